@@ -1,0 +1,3 @@
+//! sidekey: a local HTTP sidecar that authenticates.
+pub mod config;
+pub mod secret;

@@ -1,0 +1,2 @@
+//! The `sidekey` command.
+fn main() {}

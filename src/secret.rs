@@ -1,0 +1,150 @@
+//! Secrets: a value that cannot be printed, and the places one can come from.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+/// A secret text: zeroized when dropped, redacted in `Debug`, without `Display` or `Serialize`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes a text as a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The text itself: the only way to it, so that every use can be found by this name.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Where a secret comes from. Read anew each time, so that a rotated one is picked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// An environment variable, by name.
+    Env(String),
+    /// A file; one trailing newline is cut.
+    File(PathBuf),
+    /// The standard output of a command, run without a shell; one trailing newline is cut.
+    Exec(Vec<String>),
+    /// Written into the configuration itself.
+    Value(Secret),
+}
+
+/// Why a secret could not be read. Never holds any of it.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The environment variable is not set.
+    #[error("the environment variable {0} is not set")]
+    Unset(String),
+    /// The environment variable or file or output is empty.
+    #[error("{0} is empty")]
+    Empty(String),
+    /// Not UTF-8.
+    #[error("{0} is not UTF-8 text")]
+    NotText(String),
+    /// A control character, most often a second line.
+    #[error("{0} holds a control character (a line break inside?); a secret is one line of text")]
+    ControlCharacter(String),
+    /// The path names a directory.
+    #[error("{} is a directory; name the file in it", .0.display())]
+    Directory(PathBuf),
+    /// The file could not be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Larger than any secret is.
+    #[error("{0} is larger than {MAX_SECRET_BYTES} bytes; is it the right one?")]
+    TooLarge(String),
+    /// The command could not be started or failed.
+    #[error("the command {command:?} failed: {reason}")]
+    Command {
+        /// The program, without its arguments, which may be private.
+        command: String,
+        /// What happened, without the command's own output.
+        reason: String,
+    },
+}
+
+/// The most that a secret file or command may give, in bytes.
+pub const MAX_SECRET_BYTES: usize = 64 * 1024;
+
+/// Cuts one trailing newline and refuses what cannot be a secret.
+pub fn clean(bytes: Vec<u8>, what: &str) -> Result<Secret, SecretError> {
+    let bytes = Zeroizing::new(bytes);
+    if bytes.len() > MAX_SECRET_BYTES {
+        return Err(SecretError::TooLarge(what.to_owned()));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText(what.to_owned()))?;
+    let text = text.strip_suffix('\n').map_or(text, |cut| cut.strip_suffix('\r').unwrap_or(cut));
+    if text.is_empty() {
+        return Err(SecretError::Empty(what.to_owned()));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(SecretError::ControlCharacter(what.to_owned()));
+    }
+    Ok(Secret::new(text))
+}
+
+/// Reads a secret file: one line of text, at most [`MAX_SECRET_BYTES`].
+pub fn read_file(path: &Path) -> Result<Secret, SecretError> {
+    use std::io::Read as _;
+    let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.is_dir() {
+        return Err(SecretError::Directory(path.to_owned()));
+    }
+    // One allocation of the final size: a growing buffer would leave copies behind.
+    let mut bytes = Vec::with_capacity(MAX_SECRET_BYTES + 1);
+    file.take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    clean(bytes, &path.display().to_string())
+}
+
+/// Reads a secret environment variable.
+pub fn read_env(name: &str) -> Result<Secret, SecretError> {
+    let value = std::env::var_os(name).ok_or_else(|| SecretError::Unset(name.to_owned()))?;
+    clean(value.into_encoded_bytes(), &format!("the environment variable {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_trailing_newline_is_cut_and_any_other_control_character_refused() {
+        let cases: [(&str, Option<&str>); 8] = [
+            ("s3cret", Some("s3cret")),
+            ("s3cret\n", Some("s3cret")),
+            ("s3cret\r\n", Some("s3cret")),
+            ("s3cret\n\n", None),
+            ("two\nlines", None),
+            ("tab\there", None),
+            ("", None),
+            ("\n", None),
+        ];
+        for (given, want) in cases {
+            let got = clean(given.as_bytes().to_vec(), "x").ok();
+            assert_eq!(got.as_ref().map(Secret::expose), want, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        assert_eq!(format!("{:?}", Secret::new("canary")), "Secret(…)");
+        assert!(!format!("{:?}", SecretSource::Value(Secret::new("canary"))).contains("canary"));
+    }
+}
