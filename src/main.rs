@@ -1,2 +1,5 @@
 //! The `sidekey` command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    sidekey::cli::main()
+}

@@ -175,6 +175,7 @@ pub enum Encoding {
 
 /// How a credential's header is made.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a handful exist, made once at load")]
 pub enum CredentialKind {
     /// `Authorization: Basic` (RFC 7617).
     Basic {

@@ -1,0 +1,116 @@
+//! The whole: a validated configuration becomes a running sidekey, and stops in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::config::{Config, Server as ServerConfig};
+use crate::credential::source::Connector;
+use crate::credential::{TokenPool, pool_of};
+use crate::proxy::exchange::CallerLimits;
+use crate::proxy::{Rules, Shared};
+use crate::server::{self, BindError, Server, ServerSettings};
+use crate::tls::{TlsError, TlsFactory};
+
+/// Why a checked configuration cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A `tls` table names files that cannot be used: the configuration is to be mended.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// No threads.
+    #[error("cannot start the data plane: {0}")]
+    Threads(std::io::Error),
+}
+
+/// A running sidekey.
+#[derive(Debug)]
+pub struct App {
+    addresses: Vec<Address>,
+    pool: Arc<TokenPool>,
+    server: Server,
+    keeper: JoinHandle<()>,
+    drain_delay: Duration,
+}
+
+/// Where a listener is reached.
+#[derive(Debug, Clone)]
+pub struct Address {
+    /// As a person writes it: `127.0.0.1:7600` or `unix:/path`.
+    pub text: String,
+    /// Of TCP.
+    pub socket: Option<SocketAddr>,
+    /// Of a Unix socket.
+    pub path: Option<PathBuf>,
+}
+
+impl App {
+    /// Binds, starts the data plane on threads of its own and the token pool on the current runtime. Tokens are
+    /// fetched from here on; nothing waits for them.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub fn start(config: &Config, clock: &Clock) -> Result<Self, StartError> {
+        let tls = TlsFactory::default();
+        let (pool, keeper) = pool_of(config, &tls, clock)?;
+        let shared = Arc::new(Shared {
+            rules: Rules::new(config),
+            pool: Arc::clone(&pool),
+            tls: upstream_tls(config, &tls)?,
+            clock: clock.clone(),
+        });
+        let bound = server::bind(&config.server.listeners)?;
+        let addresses = bound
+            .iter()
+            .map(|bound| Address {
+                text: bound.address.clone(),
+                socket: bound.socket_addr,
+                path: bound.address.strip_prefix("unix:").map(PathBuf::from),
+            })
+            .collect();
+        let server = Server::start(bound, &shared, settings(&config.server)).map_err(StartError::Threads)?;
+        let keeper = tokio::spawn(keeper.run());
+        Ok(Self { addresses, pool, server, keeper, drain_delay: config.server.drain_delay })
+    }
+
+    /// Where each listener is reached, in the order of the configuration.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The token pool, to look at.
+    pub fn pool(&self) -> &Arc<TokenPool> {
+        &self.pool
+    }
+
+    /// Stops in order: serves for the drain delay, then lets running exchanges finish.
+    pub async fn stop(self) {
+        tokio::time::sleep(self.drain_delay).await;
+        self.server.stop().await;
+        // Last: exchanges that still ran might have needed a token.
+        self.keeper.abort();
+    }
+}
+
+/// A connector for each route's upstream; none for clear text.
+pub fn upstream_tls(config: &Config, tls: &TlsFactory) -> Result<Vec<Option<Connector>>, TlsError> {
+    let connector = |route: &crate::config::Route| {
+        route.upstream.tls.then(|| tls.connector(&route.tls).map(Connector)).transpose()
+    };
+    config.routes.iter().map(connector).collect()
+}
+
+fn settings(server: &ServerConfig) -> ServerSettings {
+    ServerSettings {
+        workers: server.workers,
+        limits: CallerLimits { header: server.header_timeout, idle: server.idle_timeout },
+        drain_timeout: server.drain_timeout,
+    }
+}

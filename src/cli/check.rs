@@ -1,0 +1,61 @@
+//! `sidekey check`: every configuration error at once, and on request whether it would really work.
+
+use std::sync::Arc;
+
+use super::run::{account_line, upstream_url};
+use super::{ConfigArg, Failure, load, runtime, say};
+use crate::app::upstream_tls;
+use crate::clock::Clock;
+use crate::config::{Config, Environment, LoadOptions};
+use crate::credential::pool_of;
+use crate::dial::dial;
+use crate::telemetry::chain;
+use crate::tls::TlsFactory;
+
+pub(super) fn check(
+    arg: &ConfigArg,
+    environment: &Environment,
+    with_connect: bool,
+    options: LoadOptions,
+) -> Result<(), Failure> {
+    let config = load(arg, environment, options)?.config;
+    if options.check_secrets {
+        // Certificates and keys are read as a run would read them.
+        let tls = TlsFactory::default();
+        upstream_tls(&config, &tls)?;
+        pool_of(&config, &tls, &Clock::system())?;
+    }
+    let (routes, credentials) = (config.routes.len(), config.credentials.len());
+    say(format_args!("{}: valid; routes: {routes}, credentials: {credentials}", config.origin));
+    if with_connect { runtime()?.block_on(connect(&config)) } else { Ok(()) }
+}
+
+/// Fetches each token and shakes hands with each upstream. All are tried, whatever fails.
+async fn connect(config: &Config) -> Result<(), Failure> {
+    let tls = TlsFactory::default();
+    let (pool, keeper) = pool_of(config, &tls, &Clock::system())?;
+    let keeper = tokio::spawn(keeper.run());
+    let mut failed = 0;
+    for credential in 0..config.credentials.len() {
+        for record in Arc::clone(&pool).settled(credential).await {
+            failed += usize::from(record.last_error.is_some());
+            say(account_line(&record));
+        }
+    }
+    keeper.abort();
+    for (route, connector) in config.routes.iter().zip(upstream_tls(config, &tls)?) {
+        let connector = connector.as_ref().map(|connector| &connector.0);
+        let url = upstream_url(route);
+        match dial(&route.upstream, connector, route.connect_timeout).await {
+            Ok(_) => say(format_args!("route {}: {url} accepts connections", route.name)),
+            Err(error) => {
+                failed += 1;
+                say(format_args!("route {}: {url}: {}", route.name, chain(&error)));
+            }
+        }
+    }
+    if failed == 0 {
+        return Ok(());
+    }
+    Err(Failure::Configuration(format!("{failed} of these failed")))
+}

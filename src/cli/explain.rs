@@ -1,0 +1,141 @@
+//! `sidekey explain`: what would happen to a request, or which rule refuses it. No network, no secret.
+
+use http::header::HOST;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+
+use super::run::{kind, upstream_url};
+use super::{ConfigArg, Failure, load, say};
+use crate::config::{Bind, Config, CredentialKind, Environment, ListenId, LoadOptions};
+use crate::proxy::{Plan, Rules, headers};
+
+/// A request to explain.
+#[derive(Debug, clap::Args)]
+pub(super) struct ExplainArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// The request's method.
+    method: Method,
+    /// Its URL as the app would call it: `http://127.0.0.1:7600/aura/v1/instances`, or a path on the first listener.
+    url: String,
+    /// A header of the request, `Name: value`; may be given more than once.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(), Failure> {
+    let config = load(&args.config, environment, LoadOptions { check_secrets: false })?.config;
+    let (listener, authority, path) = locate(&config, &args.url)?;
+    let mut request = Request::new(());
+    *request.method_mut() = args.method.clone();
+    *request.uri_mut() = path;
+    for (name, value) in &args.headers {
+        request.headers_mut().append(name.clone(), value.clone());
+    }
+    if !request.headers().contains_key(HOST) {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad_url(&args.url))?;
+        request.headers_mut().insert(HOST, host);
+    }
+    let (mut head, ()) = request.into_parts();
+    say(format_args!("request     {} {}", args.method, args.url));
+    say(format_args!("listener    {}", shown(&config.server.listeners[listener].bind)));
+    let rules = Rules::new(&config);
+    let Plan { route, target, .. } = match rules.plan(listener, &head) {
+        Ok(plan) => plan,
+        Err((error, _)) => {
+            say(format_args!(
+                "refused     {} {}: {}",
+                error.status().as_u16(),
+                error.code(),
+                error.public_text()
+            ));
+            return Err(Failure::No);
+        }
+    };
+    say(format_args!("route       {}", route.name));
+    let origin = upstream_url(route);
+    let origin = origin.strip_suffix(&route.upstream.base_path).unwrap_or(&origin);
+    say(format_args!("upstream    {} {origin}{target}", args.method));
+    let before = head.headers.clone();
+    headers::to_upstream(&mut head.headers, route.provider, &route.upstream);
+    match route.credential.map(|id| &config.credentials[id]) {
+        None => say("credential  none"),
+        Some(credential) => {
+            say(format_args!("credential  {} ({})", credential.name, kind(&credential.kind)));
+            let (name, value) = injected(&credential.kind);
+            head.headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
+    show_headers(&before, &head.headers);
+    Ok(())
+}
+
+fn show_headers(before: &HeaderMap, after: &HeaderMap) {
+    for (name, value) in after {
+        say(format_args!("header      {name}: {}", String::from_utf8_lossy(value.as_bytes())));
+    }
+    for name in before.keys().filter(|name| !after.contains_key(*name)) {
+        say(format_args!("removed     {name}"));
+    }
+}
+
+/// The header that a credential sets, its secret left out.
+fn injected(kind: &CredentialKind) -> (HeaderName, &'static str) {
+    match kind {
+        CredentialKind::Basic { .. } => (http::header::AUTHORIZATION, "Basic (redacted)"),
+        CredentialKind::Header { name, .. } => (name.clone(), "(redacted)"),
+        CredentialKind::Bearer { .. }
+        | CredentialKind::ClientCredentials(_)
+        | CredentialKind::Exec { .. } => (http::header::AUTHORIZATION, "Bearer (redacted)"),
+    }
+}
+
+/// The listener that a URL leads to, the authority to name in Host, and the target.
+fn locate(config: &Config, url: &str) -> Result<(ListenId, Authority, Uri), Failure> {
+    let listeners = &config.server.listeners;
+    let uri: Uri = url.parse().map_err(|_| bad_url(url))?;
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    let path: Uri = target.parse().map_err(|_| bad_url(url))?;
+    let Some(authority) = uri.authority() else {
+        let first = listeners.iter().position(|listener| listener.shared).unwrap_or(0);
+        let authority = match &listeners[first].bind {
+            Bind::Tcp(address) => address.to_string(),
+            Bind::Unix { .. } => "localhost".to_owned(),
+        };
+        return Ok((first, authority.parse().map_err(|_| bad_url(url))?, path));
+    };
+    if uri.scheme_str() != Some("http") {
+        return Err(Failure::Configuration(format!(
+            "callers speak http to sidekey; write http://{authority}{target}"
+        )));
+    }
+    let port = authority.port_u16().unwrap_or(80);
+    let found = listeners.iter().position(|one| matches!(&one.bind, Bind::Tcp(at) if at.port() == port));
+    let listener = found.ok_or_else(|| {
+        let all: Vec<_> = listeners.iter().map(|one| shown(&one.bind)).collect();
+        Failure::Configuration(format!(
+            "nothing listens on port {port}; the listeners are: {}",
+            all.join(", ")
+        ))
+    })?;
+    Ok((listener, authority.clone(), path))
+}
+
+fn shown(bind: &Bind) -> String {
+    match bind {
+        Bind::Tcp(address) => address.to_string(),
+        Bind::Unix { path, .. } => format!("unix:{}", path.display()),
+    }
+}
+
+fn bad_url(url: &str) -> Failure {
+    Failure::Configuration(format!("{url:?} is no URL; write http://127.0.0.1:7600/aura/v1/instances, say"))
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("write it as 'Name: value'")?;
+    let name = name.parse().map_err(|_| format!("{name:?} is no header name"))?;
+    let value =
+        value.trim().parse().map_err(|_| "the value has a character that no header may carry".to_owned())?;
+    Ok((name, value))
+}

@@ -1,0 +1,91 @@
+//! The one conversion: the checked tree → [`Config`]. Collects every error; nothing after it checks again.
+
+mod credential;
+mod listener;
+mod names;
+mod route;
+mod routing;
+mod secrets;
+mod tls;
+mod url;
+
+use std::time::Duration;
+
+use self::credential::Credentials;
+use self::listener::Listeners;
+use super::context::Context;
+use super::diagnostic::At;
+use super::document::{Node, Table, Value};
+use super::{Config, Server, TlsSettings};
+
+/// Converts the whole file; none if anything was wrong.
+pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Option<Config> {
+    let global = root.table("tls").map_or_else(TlsSettings::default, |table| {
+        tls::settings(Some(table), &TlsSettings::default(), context)
+    });
+    let empty = Table { at: At::Whole, entries: Vec::new() };
+    let server = root.table("server").unwrap_or(&empty);
+    let mut listeners = Listeners::of_server(server, needs_shared_listener(root), context);
+    let mut credentials = Credentials::named(root, &global, context);
+
+    let tables = root.named("route");
+    if tables.is_empty() && !root.get("route").is_some_and(|node| matches!(node.value, Value::Broken)) {
+        context.out.error(
+            At::Byte(0),
+            "there is no route",
+            "write [route.NAME] with provider, credential and, for neo4j and generic, upstream",
+        );
+    }
+    let mut claims: Vec<_> =
+        tables.iter().map(|(entry, table)| routing::claims(entry, table, &mut listeners, context)).collect();
+    routing::check(&mut claims, &listeners, context);
+    let routes: Vec<_> = tables
+        .iter()
+        .zip(claims)
+        .map(|((entry, table), claims)| {
+            route::route(entry, table, claims.into_matches(), &global, &mut credentials, context)
+        })
+        .collect();
+    credentials.report_unused(context);
+    let hosts = server.items("hosts").into_iter().filter_map(|node| names::host(node, context)).collect();
+
+    let duration = |key, default| server.duration(key).unwrap_or(default);
+    let server = Server {
+        listeners: listeners.into_vec(),
+        workers: workers(server.get("workers")),
+        hosts,
+        header_timeout: duration("header_timeout", Duration::from_secs(10)),
+        idle_timeout: duration("idle_timeout", Duration::from_secs(300)),
+        drain_delay: duration("drain_delay", Duration::ZERO),
+        drain_timeout: duration("drain_timeout", Duration::from_secs(25)),
+    };
+    if context.out.has_errors() {
+        return None;
+    }
+    let mut secret_variables = std::mem::take(&mut context.secret_variables);
+    secret_variables.sort();
+    secret_variables.dedup();
+    Some(Config {
+        origin: origin.to_owned(),
+        server,
+        routes: routes.into_iter().collect::<Option<_>>()?,
+        credentials: credentials.into_vec()?,
+        secret_variables,
+    })
+}
+
+/// Without `server.listen`, the default listener is opened only for routes that can match on it.
+fn needs_shared_listener(root: &Table) -> bool {
+    let tables = root.named("route");
+    tables.iter().any(|(_, table)| !table.has("listen") || table.has("path") || table.has("host"))
+        || tables.is_empty()
+}
+
+fn workers(node: Option<&Node>) -> usize {
+    match node.map(|node| &node.value) {
+        Some(Value::Integer(Some(number))) => usize::try_from(*number).unwrap_or(1),
+        // "auto", the only text that the format lets through.
+        Some(Value::Text(_)) => std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(4)),
+        _ => 1,
+    }
+}

@@ -1,0 +1,194 @@
+//! Listeners: where callers connect, each address once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::config::context::Context;
+use crate::config::diagnostic::At;
+use crate::config::document::{Node, Table, Value};
+use crate::config::{Bind, ListenId, Listener};
+
+const DEFAULT: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 7600));
+/// `sun_path` of Linux and the BSDs, less the closing NUL; macOS has the shortest.
+const LONGEST_SOCKET_PATH: usize = 103;
+
+/// Every listener so far.
+pub(super) struct Listeners {
+    list: Vec<(Listener, At)>,
+    /// Something in `server.listen` is wrong: what follows from that is no news.
+    incomplete: bool,
+}
+
+/// A listener as written.
+struct Written {
+    bind: Bind,
+    at: At,
+    /// Was a mode given, or is it the default?
+    mode_given: bool,
+}
+
+impl Listeners {
+    /// Those of `server.listen`, or the default where one is needed.
+    pub(super) fn of_server(server: &Table, needed: bool, context: &mut Context<'_>) -> Self {
+        let broken = |node: &Node| matches!(node.value, Value::Broken);
+        let incomplete = server.get("listen").is_some_and(broken);
+        let mut listeners = Self { list: Vec::new(), incomplete };
+        if !server.has("listen") && needed {
+            listeners.list.push((Listener { bind: Bind::Tcp(DEFAULT), shared: true }, At::Whole));
+        }
+        for node in server.items("listen") {
+            let Some(written) = read(node, context) else {
+                listeners.incomplete = true;
+                continue;
+            };
+            match listeners.find(&written.bind) {
+                Some(other) => listeners.report_twice(&written, other, context),
+                None => listeners.list.push((Listener { bind: written.bind, shared: true }, written.at)),
+            }
+        }
+        listeners
+    }
+
+    /// A route's own listener: one of the server's, which then is the route's alone, or a new one.
+    pub(super) fn claim(&mut self, node: &Node, context: &mut Context<'_>) -> Option<ListenId> {
+        let written = read(node, context)?;
+        let exact = self.list.iter().position(|(listener, _)| same(&listener.bind, &written.bind));
+        if let Some(id) = exact {
+            let listener = &mut self.list[id].0;
+            listener.shared = false;
+            if written.mode_given && listener.bind != written.bind {
+                context.out.error(
+                    written.at,
+                    "`mode` differs from the one in server.listen",
+                    "write it there only",
+                );
+            }
+            return Some(id);
+        }
+        if let Some(other) = self.find(&written.bind) {
+            self.report_twice(&written, other, context);
+            return None;
+        }
+        self.list.push((Listener { bind: written.bind, shared: false }, written.at));
+        Some(self.list.len() - 1)
+    }
+
+    /// Is there a listener, or was there meant to be one, that no route has for itself?
+    pub(super) fn any_shared(&self) -> bool {
+        self.incomplete || self.shared().next().is_some()
+    }
+
+    /// Where each listener stands that no route has for itself.
+    pub(super) fn shared(&self) -> impl Iterator<Item = At> {
+        self.list.iter().filter(|(listener, _)| listener.shared).map(|(_, at)| *at)
+    }
+
+    pub(super) fn into_vec(self) -> Vec<Listener> {
+        self.list.into_iter().map(|(listener, _)| listener).collect()
+    }
+
+    fn find(&self, bind: &Bind) -> Option<usize> {
+        self.list.iter().position(|(listener, _)| overlaps(&listener.bind, bind))
+    }
+
+    fn report_twice(&self, written: &Written, other: usize, context: &mut Context<'_>) {
+        let (listener, at) = &self.list[other];
+        let line = context.out.line_hint(*at);
+        let message =
+            format!("{} is already listened on by {}{line}", shown(&written.bind), shown(&listener.bind));
+        context.out.error(written.at, message, "choose another address or port, or remove one of the two");
+    }
+}
+
+fn shown(bind: &Bind) -> String {
+    match bind {
+        Bind::Tcp(address) => address.to_string(),
+        Bind::Unix { path, .. } => format!("unix:{}", path.display()),
+    }
+}
+
+/// The very same address; port 0 is another one each time.
+fn same(a: &Bind, b: &Bind) -> bool {
+    match (a, b) {
+        (Bind::Tcp(a), Bind::Tcp(b)) => a == b && a.port() != 0,
+        (Bind::Unix { path: a, .. }, Bind::Unix { path: b, .. }) => a == b,
+        _ => false,
+    }
+}
+
+/// Could not both be bound: the same, or one of them every address of the machine.
+fn overlaps(a: &Bind, b: &Bind) -> bool {
+    match (a, b) {
+        (Bind::Tcp(a), Bind::Tcp(b)) => {
+            let every = a.ip().is_unspecified() || b.ip().is_unspecified();
+            same(&Bind::Tcp(*a), &Bind::Tcp(*b))
+                || (a.port() == b.port() && a.port() != 0 && every && a.is_ipv4() == b.is_ipv4())
+        }
+        _ => same(a, b),
+    }
+}
+
+fn read(node: &Node, context: &mut Context<'_>) -> Option<Written> {
+    let (address, table) = match node.as_table() {
+        Some(table) => (table.get("bind")?, Some(table)),
+        None => (node, None),
+    };
+    let text = address.as_text()?;
+    let mode = table.and_then(|table| table.get("mode"));
+    if let Some(path) = text.strip_prefix("unix:") {
+        if path.is_empty() || path.len() > LONGEST_SOCKET_PATH {
+            let message = format!("{} is no path for a Unix socket", address.shown());
+            let help = format!("write \"unix:PATH\" with a path of 1 to {LONGEST_SOCKET_PATH} bytes");
+            context.out.error(address.at, message, help);
+            return None;
+        }
+        let bits = match mode {
+            Some(node) => permission_bits(node, context)?,
+            None => 0o600,
+        };
+        let bind = Bind::Unix { path: PathBuf::from(path), mode: bits };
+        return Some(Written { bind, at: address.at, mode_given: mode.is_some() });
+    }
+    if let Some(mode) = mode {
+        context.out.error(mode.at, "`mode` is for Unix sockets", "remove it, or write bind = \"unix:PATH\"");
+    }
+    let Ok(tcp) = text.parse::<SocketAddr>() else {
+        let help = suggestion(text);
+        context.out.error(address.at, format!("{} is not an address to listen on", address.shown()), help);
+        return None;
+    };
+    let allowed = table.is_some_and(|table| table.flag("allow_unauthenticated_remote", false));
+    if !tcp.ip().to_canonical().is_loopback() && !allowed {
+        let message = format!("anyone who reaches {tcp} could use the credentials");
+        let write = match address.at {
+            At::Variable(_) => "write a file with",
+            _ => "write",
+        };
+        let help = format!(
+            "listen on 127.0.0.1:{}, or, knowingly, {write} {{ bind = \"{tcp}\", allow_unauthenticated_remote = \
+             true }}; [caller.NAME] will be the other way once it is there",
+            tcp.port()
+        );
+        context.out.error(address.at, message, help);
+        return None;
+    }
+    Some(Written { bind: Bind::Tcp(tcp), at: address.at, mode_given: false })
+}
+
+fn suggestion(text: &str) -> String {
+    let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).unwrap_or(7600);
+    if text.starts_with('/') || text.starts_with("./") {
+        return format!("write \"unix:{}\"", text.escape_debug());
+    }
+    format!("write \"127.0.0.1:{port}\", \"[::1]:{port}\" or \"unix:PATH\"")
+}
+
+fn permission_bits(node: &Node, context: &mut Context<'_>) -> Option<u32> {
+    let text = node.as_text()?;
+    let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777 && matches!(text.len(), 3 | 4));
+    if bits.is_none() {
+        let message = format!("`mode`: {} is not permission bits", node.shown());
+        context.out.error(node.at, message, "write three octal digits after a 0, as mode = \"0660\"");
+    }
+    bits
+}

@@ -1,0 +1,125 @@
+//! Host names as configuration takes them: lower case, no scheme, no port, no trailing dot.
+
+use std::net::IpAddr;
+
+use crate::config::context::Context;
+use crate::config::document::Node;
+
+/// The host name that the node gives, or an error.
+pub(super) fn host(node: &Node, context: &mut Context<'_>) -> Option<String> {
+    let text = node.as_text()?;
+    match normal(text) {
+        Ok(host) => Some(host),
+        Err((problem, help)) => {
+            context.out.error(node.at, format!("host {} {problem}", node.shown()), help);
+            None
+        }
+    }
+}
+
+/// A host name, or `*.suffix`.
+pub(super) fn pattern(node: &Node, context: &mut Context<'_>) -> Option<String> {
+    let text = node.as_text()?;
+    let Some(suffix) = text.strip_prefix("*.") else {
+        return host(node, context);
+    };
+    match normal(suffix) {
+        Ok(host) => Some(format!("*.{host}")),
+        Err((problem, help)) => {
+            context.out.error(node.at, format!("host {} {problem}", node.shown()), help);
+            None
+        }
+    }
+}
+
+/// Does the pattern take the host?
+pub(super) fn matches(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+        None => pattern == host,
+    }
+}
+
+/// Is it a name or address of this machine itself?
+pub(super) fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+fn normal(text: &str) -> Result<String, (&'static str, String)> {
+    let name = |host: &str| format!("write the name alone, as \"{host}\"");
+    if let Some((_, rest)) = text.split_once("://") {
+        let host = rest.split(['/', ':']).next().unwrap_or_default();
+        let help = if host.contains(['@', '?']) { name("api.example.com") } else { name(host) };
+        return Err(("has a scheme", help));
+    }
+    if let Some((host, _)) = text.split_once('/') {
+        return Err(("has a path", if host.contains('@') { name("api.example.com") } else { name(host) }));
+    }
+    if let Ok(IpAddr::V6(address)) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        return Ok(address.to_string());
+    }
+    if let Some((host, _)) = text.rsplit_once(':') {
+        return Err(("has a port", if host.contains('@') { name("api.example.com") } else { name(host) }));
+    }
+    let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    if host.contains('*') {
+        return Err(("has a wildcard", "write each name in full".to_owned()));
+    }
+    if !host.is_ascii() {
+        return Err(("is not ASCII", "write its xn-- form".to_owned()));
+    }
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if host.len() > 253 || !host.split('.').all(label) {
+        return Err(("is not a host name", name("api.example.com")));
+    }
+    Ok(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_alone_in_lower_case() {
+        let cases = [
+            ("Neon.LocalHost", Some("neon.localhost")),
+            ("api.example.com.", Some("api.example.com")),
+            ("10.0.0.1", Some("10.0.0.1")),
+            ("[::1]", Some("::1")),
+            ("::1", Some("::1")),
+            ("api.example.com:80", None),
+            ("http://api.example.com", None),
+            ("api.example.com/", None),
+            ("*.example.com", None),
+            ("a..b", None),
+            ("", None),
+            (".", None),
+            ("käse.example", None),
+            ("a b", None),
+        ];
+        for (text, want) in cases {
+            assert_eq!(normal(text).ok().as_deref(), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_takes_subdomains_and_not_the_suffix_itself() {
+        let cases = [
+            ("api.neo4j.io", "api.neo4j.io", true),
+            ("api.neo4j.io", "x.api.neo4j.io", false),
+            ("*.neo4j.io", "api.neo4j.io", true),
+            ("*.neo4j.io", "a.b.neo4j.io", true),
+            ("*.neo4j.io", "neo4j.io", false),
+            ("*.neo4j.io", "evilneo4j.io", false),
+        ];
+        for (pattern, host, want) in cases {
+            assert_eq!(matches(pattern, host), want, "{pattern} {host}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! One `[route.NAME]` table → [`Route`].
+
+use std::time::Duration;
+
+use super::credential::Credentials;
+use super::{tls, url};
+use crate::config::context::Context;
+use crate::config::document::{Entry, Node, Table, Value};
+use crate::config::{Matches, Provider, Route, TlsSettings, Upstream};
+
+/// Converts a route; none if anything in it is wrong.
+pub(super) fn route(
+    entry: &Entry,
+    table: &Table,
+    matches: Matches,
+    global: &TlsSettings,
+    credentials: &mut Credentials,
+    context: &mut Context<'_>,
+) -> Option<Route> {
+    let provider = provider(table);
+    let upstream = upstream(entry, table, provider, context);
+    let credential = credentials.of_route(entry, table, upstream.as_ref(), global, context);
+    let tls = tls::settings(table.table("tls"), global, context);
+    Some(Route {
+        name: entry.key.as_str().into(),
+        provider,
+        matches,
+        upstream: upstream?,
+        credential: credential?,
+        tls,
+        connect_timeout: table.duration("connect_timeout").unwrap_or(Duration::from_secs(5)),
+        response_timeout: response_timeout(table, provider),
+        replay_body: table.size("replay_body").unwrap_or(64 << 10),
+        refused_statuses: refused_statuses(table, provider),
+    })
+}
+
+fn provider(table: &Table) -> Provider {
+    match table.text("provider") {
+        Some("aura") => Provider::Aura,
+        Some("neo4j") => Provider::Neo4j,
+        Some("neon") => Provider::Neon,
+        _ => Provider::Generic,
+    }
+}
+
+fn upstream(entry: &Entry, table: &Table, provider: Provider, context: &mut Context<'_>) -> Option<Upstream> {
+    let default = match provider {
+        Provider::Aura => Some("https://api.neo4j.io"),
+        Provider::Neon => Some("https://console.neon.tech/api/v2"),
+        Provider::Neo4j | Provider::Generic => None,
+    };
+    let allow_cleartext = table.flag("allow_cleartext", false);
+    match (table.get("upstream"), default) {
+        (Some(node), _) => url::upstream(node, allow_cleartext, context),
+        (None, Some(default)) => url::upstream(&Node::text(entry.at, default), allow_cleartext, context),
+        (None, None) => {
+            // A mistaken provider may be the reason; that is reported already.
+            if !table.get("provider").is_some_and(|node| matches!(node.value, Value::Broken)) {
+                let example = match provider {
+                    Provider::Neo4j => "https://ID.databases.neo4j.io",
+                    _ => "https://api.example.com",
+                };
+                let message = format!("`upstream` is missing in [route.{}]", entry.key);
+                context.out.error(entry.at, message, format!("write upstream = \"{example}\""));
+            }
+            None
+        }
+    }
+}
+
+fn response_timeout(table: &Table, provider: Provider) -> Option<Duration> {
+    match (table.text("response_timeout"), provider) {
+        (Some("none"), _) | (None, Provider::Neo4j) => None,
+        (None, _) => Some(Duration::from_secs(60)),
+        (Some(_), _) => table.duration("response_timeout"),
+    }
+}
+
+fn refused_statuses(table: &Table, provider: Provider) -> Vec<u16> {
+    if table.has("refused_statuses") {
+        let number = |node: &Node| match node.value {
+            Value::Integer(Some(number)) => u16::try_from(number).ok(),
+            _ => None,
+        };
+        return table.items("refused_statuses").into_iter().filter_map(number).collect();
+    }
+    match provider {
+        // Aura's documents say that an expired token is answered with 403.
+        Provider::Aura => vec![401, 403],
+        _ => vec![401],
+    }
+}

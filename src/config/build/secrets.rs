@@ -1,0 +1,83 @@
+//! Secret sources: where each comes from, and whether it can be read now.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::context::{Context, read_file};
+use crate::config::diagnostic::At;
+use crate::config::document::{Node, Table, Value};
+use crate::secret::{SecretSource, clean};
+
+/// The source of the secret under that key; none if it is not there or wrong, which is reported.
+pub(super) fn source(table: &Table, key: &str, context: &mut Context<'_>) -> Option<SecretSource> {
+    let [entry] = table.table(key)?.entries.as_slice() else {
+        return None;
+    };
+    let at = entry.node.at;
+    match (entry.key.as_str(), &entry.node.value) {
+        ("env", Value::Text(name)) => variable(name, at, context),
+        ("file", Value::Text(path)) => file(path, at, context),
+        ("exec", Value::List(words)) => {
+            let words = words.iter().filter_map(Node::as_text).map(str::to_owned).collect();
+            Some(SecretSource::Exec(words))
+        }
+        ("value", Value::Text(text)) => {
+            context.out.warn(
+                entry.at,
+                format!("`{key}` is written into the file itself"),
+                "better: { env = \"NAME\" } or { file = \"PATH\" }",
+            );
+            match clean(text.clone().into_bytes(), &format!("`{key}`")) {
+                Ok(secret) => Some(SecretSource::Value(secret)),
+                Err(error) => {
+                    context.secret_error(at, &error);
+                    None
+                }
+            }
+        }
+        _ => None,
+    }
+}
+
+fn variable(name: &str, at: At, context: &mut Context<'_>) -> Option<SecretSource> {
+    if !context.variable_name(name, at) {
+        return None;
+    }
+    context.secret_variables.push(name.to_owned());
+    if context.check_secrets
+        && let Err(error) = context.environment.secret(name)
+    {
+        context.secret_error(at, &error);
+        return None;
+    }
+    Some(SecretSource::Env(name.to_owned()))
+}
+
+fn file(path: &str, at: At, context: &mut Context<'_>) -> Option<SecretSource> {
+    if path.is_empty() {
+        context.out.error(at, "`file` is empty", "write { file = \"PATH\" }");
+        return None;
+    }
+    let path = PathBuf::from(path);
+    if context.check_secrets {
+        if let Err(error) = read_file(&path) {
+            context.secret_error(at, &error);
+            return None;
+        }
+        warn_if_public(&path, at, context);
+    }
+    Some(SecretSource::File(path))
+}
+
+/// Warns of a file that every user of the machine may read.
+pub(super) fn warn_if_public(path: &Path, at: At, context: &mut Context<'_>) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Ok(metadata) = path.metadata() else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o004 != 0 {
+        context.out.warn(
+            at,
+            format!("everyone on this machine may read {} (mode {mode:04o})", path.display()),
+            "chmod 0400 it; in Kubernetes, set defaultMode: 0440 on the volume",
+        );
+    }
+}

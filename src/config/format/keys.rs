@@ -1,0 +1,277 @@
+//! Every table and key of the file but the credentials'.
+
+use super::{Choice, Key, Kind, TableFormat};
+
+pub(super) const TEXT: Kind = Kind::Text("…");
+pub(super) const TEXTS: Kind = Kind::List(&TEXT);
+const FILE: Kind = Kind::Text("/etc/ssl/private-ca.pem");
+const ADDRESS: Kind = Kind::Text("127.0.0.1:7600");
+const PATH: Kind = Kind::Text("/aura");
+const HOST: Kind = Kind::Text("aura.localhost");
+pub(super) const PEERS: Kind = Kind::List(&Kind::Text("api.example.com"));
+pub(super) const POSITIVE: Kind = Kind::Integer { min: 1, max: 1_000_000 };
+pub(super) const SOME_TIME: Kind = Kind::Duration { zero: false };
+const ANY_TIME: Kind = Kind::Duration { zero: true };
+const LISTEN: Kind = Kind::AnyOf(&[
+    ADDRESS,
+    Kind::Table(&LISTEN_ITEM),
+    Kind::List(&Kind::AnyOf(&[ADDRESS, Kind::Table(&LISTEN_ITEM)])),
+]);
+pub(super) const TLS_TABLE: Kind = Kind::Table(&TLS);
+pub(super) const CLEARTEXT: Key =
+    Key::new("allow_cleartext", Kind::Flag, "Allows `http://` to a peer that is not on this machine.")
+        .default("false");
+
+/// The whole file.
+pub(crate) static ROOT: TableFormat = TableFormat {
+    name: "file",
+    heading: "the file",
+    doc: "sidekey's configuration",
+    keys: &[&[
+        Key::new("server", Kind::Table(&SERVER), "The listeners and what holds for all callers."),
+        Key::new("route", Kind::Named(&ROUTE), "Where requests go and what they carry."),
+        Key::new("credential", Kind::Credentials, "Named recipes for the header that authenticates."),
+        Key::new("tls", TLS_TABLE, "TLS towards every upstream and token endpoint."),
+        Key::new("caller", Kind::Named(&CALLER), "Who may use the proxy.")
+            .later("telling callers apart by their tokens"),
+        Key::new("store", Kind::Table(&STORE), "Where grants and tokens are kept."),
+    ]],
+    later: None,
+};
+
+static SERVER: TableFormat = TableFormat {
+    name: "server",
+    heading: "[server]",
+    doc: "The listeners and what holds for all callers.",
+    keys: &[&[
+        Key::new(
+            "listen",
+            LISTEN,
+            "Where callers connect: one address or a list; `unix:PATH` is a Unix socket.",
+        )
+        .default("\"127.0.0.1:7600\""),
+        Key::new(
+            "admin",
+            Kind::AnyOf(&[Kind::Off, Kind::Later(&ADDRESS, "the admin listener")]),
+            "The admin listener.",
+        )
+        .default("false"),
+        Key::new(
+            "workers",
+            Kind::AnyOf(&[Kind::Integer { min: 1, max: 64 }, Kind::OneOf(&[Choice::now("auto")])]),
+            "Threads that serve requests; \"auto\": as many as CPUs, at most 4.",
+        )
+        .default("1"),
+        Key::new(
+            "hosts",
+            Kind::List(&HOST),
+            "Host names that callers may use, besides loopback's and the routes'.",
+        ),
+        Key::new("header_timeout", SOME_TIME, "How long a caller may take for a request's header.")
+            .default("\"10s\""),
+        Key::new("idle_timeout", SOME_TIME, "How long a connection may be idle, on either side.")
+            .default("\"5m\""),
+        Key::new(
+            "drain_delay",
+            ANY_TIME,
+            "How long new connections are still served after the signal to stop.",
+        )
+        .default("\"0s\""),
+        Key::new("drain_timeout", ANY_TIME, "How long running requests may take to finish after that.")
+            .default("\"25s\""),
+        Key::new("health", ADDRESS, "A listener for probes and metrics only.")
+            .later("a listener for probes and metrics only"),
+        Key::new("admin_token", Kind::Secret, "What the admin listener's POSTs need.")
+            .later("the admin listener"),
+        Key::new("quitquitquit", TEXT, "Opens POST /quitquitquit to anyone on loopback.")
+            .later("the admin listener"),
+        Key::new("sandbox", Kind::AnyOf(&[Kind::Flag, TEXT]), "Confines the process.")
+            .later("confining the process"),
+        Key::new("access_log", Kind::AnyOf(&[Kind::Flag, TEXT]), "One line for each request.")
+            .later("the access log"),
+        Key::new("max_connections", POSITIVE, "Callers' connections at once.")
+            .later("a limit on connections"),
+    ]],
+    later: None,
+};
+
+static LISTEN_ITEM: TableFormat = TableFormat {
+    name: "listen",
+    heading: "listen = { bind = \"…\", … }",
+    doc: "An address with more to say about it; it stands wherever an address may.",
+    keys: &[&[
+        Key::new(
+            "bind",
+            ADDRESS,
+            "`127.0.0.1:7600`, `[::1]:7600` or `unix:PATH`; port 0 lets the system choose.",
+        )
+        .required(),
+        Key::new("mode", Kind::Text("0660"), "Permission bits of the Unix socket's file.")
+            .default("\"0600\""),
+        Key::new(
+            "allow_unauthenticated_remote",
+            Kind::Flag,
+            "Allows a TCP address that other machines reach, though callers need no credential of their own.",
+        )
+        .default("false"),
+        Key::new("tls", TLS_TABLE, "TLS towards callers.").later("TLS towards callers"),
+    ]],
+    later: None,
+};
+
+static ROUTE: TableFormat = TableFormat {
+    name: "route",
+    heading: "[route.NAME]",
+    doc: "Where requests go and what they carry. Any one of `listen`, `host` and `path` is enough to match; the \
+          most specific wins: listener, then host, then the longest path. A route alone with none of them takes \
+          everything.",
+    keys: &[&[
+        Key::new(
+            "provider",
+            Kind::OneOf(&[
+                Choice::now("aura"),
+                Choice::now("neo4j"),
+                Choice::now("neon"),
+                Choice::now("generic"),
+            ]),
+            "What kind of service it talks to: decides the defaults and the shape of errors.",
+        )
+        .default("\"generic\""),
+        Key::new(
+            "path",
+            Kind::AnyOf(&[PATH, Kind::List(&PATH)]),
+            "Path prefix, removed before forwarding; one or a list; `/` takes all.",
+        ),
+        Key::new(
+            "host",
+            Kind::AnyOf(&[HOST, Kind::List(&HOST)]),
+            "Host name that callers ask for; one or a list.",
+        ),
+        Key::new(
+            "listen",
+            LISTEN,
+            "A listener of its own; opened for this route alone if `server.listen` has it not.",
+        ),
+        Key::new("upstream", Kind::Url, "Where its requests go, and nowhere else; may end in a path.")
+            .default("aura: `https://api.neo4j.io`; neon: `https://console.neon.tech/api/v2`; else required"),
+        Key::new(
+            "credential",
+            Kind::AnyOf(&[Kind::Text("NAME"), Kind::Off, Kind::Credential]),
+            "What its requests carry: a name, a table with the same keys, or false: none.",
+        )
+        .default("required"),
+        Key::new("connect_timeout", SOME_TIME, "How long connecting may take, TLS included.")
+            .default("\"5s\""),
+        Key::new(
+            "response_timeout",
+            Kind::AnyOf(&[SOME_TIME, Kind::OneOf(&[Choice::now("none")])]),
+            "How long the head of an answer may take; \"none\": for ever.",
+        )
+        .default("\"60s\"; neo4j: \"none\""),
+        Key::new(
+            "replay_body",
+            Kind::Size,
+            "Body bytes kept for a replay with a new token; 0 turns that off.",
+        )
+        .default("\"64KiB\""),
+        Key::new(
+            "refused_statuses",
+            Kind::List(&Kind::Integer { min: 400, max: 499 }),
+            "Upstream statuses that may mean that the token was refused.",
+        )
+        .default("[401]; aura: [401, 403]"),
+        Key::new("tls", TLS_TABLE, "TLS towards the upstream."),
+        CLEARTEXT,
+        Key::new("allow", TEXTS, "The only requests that pass.").later("rules for single requests"),
+        Key::new("deny", TEXTS, "Requests that do not pass.").later("rules for single requests"),
+        Key::new("cors", Kind::AnyOf(&[Kind::Flag, TEXTS]), "Origins of web pages that may call.")
+            .later("letting web pages call"),
+        Key::new("read_only", Kind::Flag, "Lets only reading requests pass.")
+            .later("rules for single requests"),
+        Key::new("account", TEXT, "Which account of the credential.")
+            .later("several accounts of a credential"),
+        Key::new("http", Kind::AnyOf(&[TEXT, TEXTS]), "HTTP versions towards the upstream.")
+            .later("HTTP/2 towards upstreams"),
+        Key::new("pace", TEXT, "The most requests in a time.").later("pacing requests"),
+        Key::new("pace_wait", ANY_TIME, "How long a request may wait for its turn.").later("pacing requests"),
+        Key::new("max_connections", POSITIVE, "Connections to the upstream at once.")
+            .later("a limit on connections"),
+        Key::new(
+            "local_token_endpoint",
+            Kind::AnyOf(&[Kind::Flag, PATH]),
+            "Answers clients' own token requests.",
+        )
+        .later("answering clients that ask for tokens themselves"),
+        Key::new("preserve_header_case", Kind::Flag, "Keeps the case of header names.")
+            .later("keeping the case of header names"),
+    ]],
+    later: None,
+};
+
+static TLS: TableFormat = TableFormat {
+    name: "tls",
+    heading: "[tls], or tls = { … } on a route or credential",
+    doc: "`ca` verifies the peer, besides the system's roots; `cert` and `key` are ours. At the top level, it holds for \
+          every upstream and token endpoint.",
+    keys: &[&[
+        Key::new(
+            "ca",
+            Kind::AnyOf(&[FILE, Kind::List(&FILE)]),
+            "PEM files with roots to trust; one or a list.",
+        ),
+        Key::new("cert", Kind::Text("/etc/sidekey/client.pem"), "PEM file with our certificate chain."),
+        Key::new("key", Kind::Text("/etc/sidekey/client.key"), "PEM file with its private key."),
+    ]],
+    later: None,
+};
+
+static CALLER: TableFormat = TableFormat {
+    name: "caller",
+    heading: "[caller.NAME]",
+    doc: "Who may use the proxy.",
+    keys: &[&[
+        Key::new(
+            "token",
+            Kind::AnyOf(&[Kind::Secret, Kind::List(&Kind::Secret)]),
+            "What it shows; one or a list.",
+        ),
+        Key::new(
+            "uid",
+            Kind::List(&Kind::Integer { min: 0, max: 4_294_967_295 }),
+            "Who it is on a Unix socket.",
+        ),
+        Key::new("routes", TEXTS, "The routes that it may use."),
+        Key::new("accounts", TEXTS, "The accounts that it may use."),
+        Key::new("allow", TEXTS, "The only requests that pass."),
+    ]],
+    later: None,
+};
+
+static STORE: TableFormat = TableFormat {
+    name: "store",
+    heading: "[store]",
+    doc: "Where grants and tokens are kept.",
+    keys: &[&[
+        Key::new(
+            "type",
+            Kind::OneOf(&[
+                Choice::now("memory"),
+                Choice::later("file", "keeping tokens in a file"),
+                Choice::later("redis", "keeping tokens in Redis"),
+            ]),
+            "What kind of store.",
+        )
+        .default("\"memory\""),
+        Key::new("path", FILE, "The directory.").later("keeping tokens in a file"),
+        Key::new("url", TEXT, "The server.").later("keeping tokens in Redis"),
+        Key::new("password", Kind::Secret, "The server's password.").later("keeping tokens in Redis"),
+        Key::new("prefix", TEXT, "Before every key.").later("keeping tokens in Redis"),
+        Key::new(
+            "encryption_key",
+            Kind::AnyOf(&[Kind::Secret, Kind::List(&Kind::Secret)]),
+            "Seals what is kept.",
+        )
+        .later("sealing what is kept"),
+    ]],
+    later: None,
+};

@@ -1,0 +1,96 @@
+//! Credentials: the life of one token, in order: a [`source`] fetches it when its [`machine`] says so, the
+//! [`keeper`] sees to that, the [`pool`] leases it to requests, and refusals come back to the machine.
+//!
+//! Knows nothing of HTTP serving. [`schedule`] and [`answer`] are pure, [`header`] is the one place where a header
+//! that authenticates is made.
+
+pub mod answer;
+pub mod header;
+pub mod keeper;
+pub mod machine;
+pub mod pool;
+pub mod record;
+pub mod schedule;
+pub mod source;
+
+use std::sync::Arc;
+
+use self::pool::CredentialSpec;
+use self::source::{
+    ClientCredentialsSource, Connector, ExecSource, SecretReader, StaticForm, StaticSource, TokenSource,
+};
+use crate::clock::Clock;
+use crate::config::{Config, Credential, CredentialKind, Strategy};
+use crate::secret::SecretSource;
+use crate::tls::{TlsError, TlsFactory};
+
+pub use self::keeper::Keeper;
+pub use self::machine::Certainty;
+pub use self::pool::{Lease, LeaseError, TokenPool};
+
+/// A pool for the credentials of a configuration, and its keeper.
+///
+/// # Errors
+/// [`TlsError`] when a `tls` table of a credential names files that cannot be used.
+pub fn pool_of(
+    config: &Config,
+    tls: &TlsFactory,
+    clock: &Clock,
+) -> Result<(Arc<TokenPool>, Keeper), TlsError> {
+    let reader = SecretReader::new(config.secret_variables.clone());
+    let specs = config.credentials.iter().map(|credential| spec(credential, tls, clock, &reader));
+    Ok(TokenPool::new(specs.collect::<Result<_, _>>()?, clock.clone()))
+}
+
+fn spec(
+    credential: &Credential,
+    tls: &TlsFactory,
+    clock: &Clock,
+    reader: &SecretReader,
+) -> Result<CredentialSpec, TlsError> {
+    let encoding = credential.encoding;
+    let of_secret = |form, secret: &SecretSource| -> Arc<dyn TokenSource> {
+        Arc::new(StaticSource { form, secret: secret.clone(), reader: reader.clone() })
+    };
+    let alone = |source| vec![(Arc::clone(&credential.name), source)];
+    let mut strategy = Strategy::Failover;
+    let accounts = match &credential.kind {
+        CredentialKind::Basic { username, password } => {
+            alone(of_secret(StaticForm::Basic { username: username.clone() }, password))
+        }
+        CredentialKind::Bearer { token } => alone(of_secret(StaticForm::Bearer(encoding), token)),
+        CredentialKind::Header { name, value } => alone(of_secret(StaticForm::Header(name.clone()), value)),
+        CredentialKind::Exec { command, timeout } => alone(Arc::new(ExecSource {
+            command: command.clone(),
+            timeout: *timeout,
+            encoding,
+            reader: reader.clone(),
+            clock: clock.clone(),
+        }) as Arc<dyn TokenSource>),
+        CredentialKind::ClientCredentials(grant) => {
+            strategy = grant.strategy;
+            let tls = grant.token_url.origin.tls.then(|| tls.connector(&grant.tls)).transpose()?;
+            let grant = Arc::new(grant.clone());
+            let source = |client: &crate::config::ApiClient| -> Arc<dyn TokenSource> {
+                Arc::new(ClientCredentialsSource {
+                    grant: Arc::clone(&grant),
+                    client: client.clone(),
+                    encoding,
+                    tls: tls.clone().map(Connector),
+                    reader: reader.clone(),
+                    clock: clock.clone(),
+                })
+            };
+            grant.clients.iter().map(|client| (Arc::clone(&client.name), source(client))).collect()
+        }
+    };
+    Ok(CredentialSpec {
+        name: Arc::clone(&credential.name),
+        accounts,
+        strategy,
+        required: credential.required,
+        lease_timeout: credential.lease_timeout,
+        lease_queue: credential.lease_queue,
+        margin: credential.margin,
+    })
+}

@@ -1,0 +1,409 @@
+//! What a token endpoint or a token command said: from text to a token or a named error. Pure.
+
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::schedule::{DEFAULT_LIFETIME, MAX_LIFETIME};
+use crate::fetch::Answer;
+use crate::secret::Secret;
+
+/// A token as it was given, before it has a generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// The token.
+    pub token: Secret,
+    /// How long it lives, from the moment that it was asked for.
+    pub lifetime: Duration,
+}
+
+/// What is wrong with an answer. No variant holds a token; what the server says of an error is cut and cleaned.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum AnswerError {
+    /// RFC 6749 §5.2.
+    #[error("the token endpoint answered {status}: {}{}", error, description.as_ref().map(|d| format!(" ({d})")).unwrap_or_default())]
+    OAuth {
+        /// Its status.
+        status: StatusCode,
+        /// `error`.
+        error: String,
+        /// `error_description`, cut and cleaned.
+        description: Option<String>,
+        /// `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// A status that is no success and no error of RFC 6749 §5.2.
+    #[error("the token endpoint answered {status}{}", if *json { "" } else { ", not as JSON" })]
+    Status {
+        /// Its status.
+        status: StatusCode,
+        /// Was the body JSON?
+        json: bool,
+        /// `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// A redirect: never followed with credentials.
+    #[error(
+        "the token endpoint redirects ({0}), which is never followed with credentials; correct token_url"
+    )]
+    Redirect(StatusCode),
+    /// A success without a body.
+    #[error("the token endpoint answered {0} with an empty body")]
+    Empty(StatusCode),
+    /// A success that is not a JSON object.
+    #[error("the answer is not a JSON object{}", if *html { " but a web page; is token_url right?" } else { "" })]
+    NotJson {
+        /// Does it look like HTML?
+        html: bool,
+    },
+    /// A JSON object without `access_token`.
+    #[error("the answer has no access_token")]
+    NoToken,
+    /// A token that no header may carry.
+    #[error("the access_token holds a space, a line break or another character that a header must not carry")]
+    IllegalToken,
+    /// A token of another type (RFC 6749 §7.1).
+    #[error("the token is of type {0:?}, not bearer")]
+    WrongType(String),
+    /// `expires_in` or `expires_at` is not a number of seconds.
+    #[error("{0} is not a number of seconds")]
+    BadLifetime(&'static str),
+    /// The token was dead on arrival.
+    #[error("the token had expired before it arrived")]
+    ExpiredOnArrival,
+}
+
+impl AnswerError {
+    /// Will asking again soon not help, because it is the request or the registration that is wrong?
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::OAuth { status, error, .. } => {
+                status.is_client_error()
+                    && *status != StatusCode::TOO_MANY_REQUESTS
+                    && *status != StatusCode::REQUEST_TIMEOUT
+                    && !matches!(error.as_str(), "temporarily_unavailable" | "slow_down" | "server_error")
+            }
+            Self::Redirect(_) | Self::WrongType(_) => true,
+            _ => false,
+        }
+    }
+
+    /// How long the server asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::OAuth { retry_after, .. } | Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// Reads a token endpoint's answer (RFC 6749 §5.1, §5.2). `now` is the wall clock's, for a JWT's `exp`.
+pub fn read(answer: &Answer, now: SystemTime) -> Result<Given, AnswerError> {
+    let status = answer.status;
+    if status.is_redirection() {
+        return Err(AnswerError::Redirect(status));
+    }
+    let object = serde_json::from_slice::<Members>(&answer.body).ok();
+    let retry_after = retry_after(&answer.headers, now);
+    if let Some(error) = object.as_ref().and_then(|members| members.error.as_ref()) {
+        // Some servers answer 200 with an error; the error counts.
+        let description = object.as_ref().and_then(|members| members.error_description.as_ref());
+        return Err(AnswerError::OAuth {
+            status: if status.is_success() { StatusCode::BAD_REQUEST } else { status },
+            error: plain(error),
+            description: description.map(plain),
+            retry_after,
+        });
+    }
+    if !status.is_success() {
+        return Err(AnswerError::Status { status, json: object.is_some(), retry_after });
+    }
+    if answer.body.iter().all(u8::is_ascii_whitespace) {
+        return Err(AnswerError::Empty(status));
+    }
+    let html = answer.body.trim_ascii_start().starts_with(b"<");
+    let members = object.ok_or(AnswerError::NotJson { html })?;
+    members.into_given(now)
+}
+
+/// Reads what a token command printed: `access_token`, and `expires_in` or `expires_at`.
+pub fn read_command(output: &[u8], now: SystemTime) -> Result<Given, AnswerError> {
+    let members =
+        serde_json::from_slice::<Members>(output).map_err(|_| AnswerError::NotJson { html: false })?;
+    members.into_given(now)
+}
+
+/// The members that matter; unknown ones are ignored (RFC 6749 §5.1).
+#[derive(Deserialize)]
+struct Members {
+    access_token: Option<Token>,
+    token_type: Option<Value>,
+    expires_in: Option<Value>,
+    expires_at: Option<Value>,
+    error: Option<Value>,
+    error_description: Option<Value>,
+}
+
+/// A token of any JSON type, so that a wrong type is a named error; the text goes straight into a [`Secret`].
+struct Token(Option<Secret>);
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match Value::deserialize(deserializer)? {
+            Value::String(text) => Self(Some(Secret::new(text))),
+            _ => Self(None),
+        })
+    }
+}
+
+impl Members {
+    fn into_given(self, now: SystemTime) -> Result<Given, AnswerError> {
+        let token = self.access_token.and_then(|token| token.0).ok_or(AnswerError::NoToken)?;
+        if token.expose().is_empty() {
+            return Err(AnswerError::NoToken);
+        }
+        if !token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(AnswerError::IllegalToken);
+        }
+        if let Some(kind) = self.token_type.filter(|kind| !kind.is_null()) {
+            let bearer = kind.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("bearer"));
+            if !bearer {
+                return Err(AnswerError::WrongType(plain(&kind)));
+            }
+        }
+        let said = match (&self.expires_in, &self.expires_at) {
+            (Some(value), _) if !value.is_null() => Some(seconds(value, "expires_in")?),
+            (_, Some(value)) if !value.is_null() => {
+                let at = moment(value)?;
+                Some(at - unix_seconds(now))
+            }
+            _ => None,
+        };
+        let claimed = jwt_lifetime(token.expose(), now);
+        let lifetime = match (said, claimed) {
+            (Some(said), Some(claimed)) => said.min(claimed),
+            (Some(only), None) | (None, Some(only)) => only,
+            (None, None) => DEFAULT_LIFETIME.as_secs_f64(),
+        };
+        if lifetime <= 0.0 {
+            return Err(AnswerError::ExpiredOnArrival);
+        }
+        let lifetime = Duration::from_secs_f64(lifetime.min(MAX_LIFETIME.as_secs_f64()));
+        // What lives for less than a millisecond cannot be used once.
+        if lifetime < Duration::from_millis(1) {
+            return Err(AnswerError::ExpiredOnArrival);
+        }
+        Ok(Given { token, lifetime })
+    }
+}
+
+/// A number of seconds; servers in the wild also send it as a string or a float.
+fn seconds(value: &Value, name: &'static str) -> Result<f64, AnswerError> {
+    let number = match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse::<f64>().ok(),
+        _ => None,
+    };
+    number.filter(|number| number.is_finite()).ok_or(AnswerError::BadLifetime(name))
+}
+
+/// `expires_at`: Unix seconds, or a moment as RFC 3339 writes it.
+fn moment(value: &Value) -> Result<f64, AnswerError> {
+    if let Some(text) = value.as_str()
+        && let Ok(at) = text.parse::<jiff::Timestamp>()
+    {
+        return Ok(at.as_duration().as_secs_f64());
+    }
+    seconds(value, "expires_at")
+}
+
+/// How long a JWT says that it lives from `now`; none where it is no JWT or has no `exp`.
+///
+/// Where our clock lies outside of what the token's own `iat` and `exp` allow, the clock is what is wrong, and the
+/// token's own span counts.
+fn jwt_lifetime(token: &str, now: SystemTime) -> Option<f64> {
+    #[derive(Deserialize)]
+    struct Claims {
+        exp: f64,
+        iat: Option<f64>,
+    }
+    let mut parts = token.split('.');
+    let (_, payload, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
+        return None;
+    };
+    let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    let now = unix_seconds(now);
+    const SKEW: f64 = 300.0;
+    match claims.iat {
+        Some(iat) if claims.exp > iat && (now < iat - SKEW || now > claims.exp) => Some(claims.exp - iat),
+        _ => Some(claims.exp - now),
+    }
+}
+
+fn unix_seconds(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3).
+pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(text).ok()?;
+    Some(at.duration_since(now).unwrap_or_default())
+}
+
+/// A member for a log line: one line, at most 200 characters.
+fn plain(value: &Value) -> String {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const NOW: u64 = 1_780_000_000;
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(NOW)
+    }
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::from(body.to_owned()),
+        }
+    }
+
+    fn lifetime(body: &str) -> Result<f64, AnswerError> {
+        read(&answer(200, body), now()).map(|given| given.lifetime.as_secs_f64())
+    }
+
+    #[test]
+    fn odd_lifetimes_are_understood_or_named() {
+        let ten_years = MAX_LIFETIME.as_secs_f64();
+        let cases: [(&str, Result<f64, AnswerError>); 16] = [
+            ("1", Ok(1.0)),
+            ("3600", Ok(3600.0)),
+            ("315360000", Ok(ten_years)),
+            ("99999999999999999999999", Ok(ten_years)),
+            ("null", Ok(3600.0)),
+            ("\"3600\"", Ok(3600.0)),
+            ("3599.5", Ok(3599.5)),
+            ("\" 60 \"", Ok(60.0)),
+            ("0", Err(AnswerError::ExpiredOnArrival)),
+            ("-1", Err(AnswerError::ExpiredOnArrival)),
+            ("0.0001", Err(AnswerError::ExpiredOnArrival)),
+            ("\"soon\"", Err(AnswerError::BadLifetime("expires_in"))),
+            ("\"NaN\"", Err(AnswerError::BadLifetime("expires_in"))),
+            ("\"inf\"", Err(AnswerError::BadLifetime("expires_in"))),
+            ("[60]", Err(AnswerError::BadLifetime("expires_in"))),
+            ("true", Err(AnswerError::BadLifetime("expires_in"))),
+        ];
+        for (given, want) in cases {
+            let body = format!(r#"{{"access_token":"t","token_type":"Bearer","expires_in":{given}}}"#);
+            assert_eq!(lifetime(&body), want, "expires_in: {given}");
+        }
+        assert_eq!(lifetime(r#"{"access_token":"t"}"#), Ok(3600.0), "missing");
+    }
+
+    #[test]
+    fn an_expiry_may_be_a_moment() {
+        let at = |text: &str| lifetime(&format!(r#"{{"access_token":"t","expires_at":{text}}}"#));
+        assert_eq!(at("1780000060"), Ok(60.0));
+        assert_eq!(at("\"2026-05-28T20:27:40Z\""), Ok(60.0));
+        assert_eq!(at("\"2026-05-28T22:27:40+02:00\""), Ok(60.0));
+        assert_eq!(at("\"2026-05-28\""), Err(AnswerError::BadLifetime("expires_at")));
+    }
+
+    #[test]
+    fn bad_answers_each_have_a_name() {
+        let cases: [(u16, &str, AnswerError); 11] = [
+            (200, "", AnswerError::Empty(StatusCode::OK)),
+            (200, "<html>hi</html>", AnswerError::NotJson { html: true }),
+            (200, "access_token=abc", AnswerError::NotJson { html: false }),
+            (200, "[]", AnswerError::NotJson { html: false }),
+            (200, "{}", AnswerError::NoToken),
+            (200, r#"{"access_token":17}"#, AnswerError::NoToken),
+            (200, r#"{"access_token":""}"#, AnswerError::NoToken),
+            (200, r#"{"access_token":"a b"}"#, AnswerError::IllegalToken),
+            (200, r#"{"access_token":"a\nb"}"#, AnswerError::IllegalToken),
+            (200, r#"{"access_token":"a","token_type":"mac"}"#, AnswerError::WrongType("mac".into())),
+            (302, "", AnswerError::Redirect(StatusCode::FOUND)),
+        ];
+        for (status, body, want) in cases {
+            assert_eq!(read(&answer(status, body), now()).err(), Some(want), "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn permanent_errors_are_told_from_passing_ones() {
+        let cases: [(u16, &str, bool); 9] = [
+            (400, r#"{"error":"invalid_client"}"#, true),
+            (401, r#"{"error":"invalid_client"}"#, true),
+            (400, r#"{"error":"unauthorized_client"}"#, true),
+            (200, r#"{"error":"invalid_scope"}"#, true),
+            (400, r#"{"error":"temporarily_unavailable"}"#, false),
+            (429, r#"{"error":"invalid_request"}"#, false),
+            (500, r#"{"error":"server_error"}"#, false),
+            (401, "<html>", false),
+            (503, "", false),
+        ];
+        for (status, body, permanent) in cases {
+            let error = read(&answer(status, body), now()).unwrap_err();
+            assert_eq!(error.is_permanent(), permanent, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn the_servers_words_are_cut_and_cleaned() {
+        let long = "x".repeat(500);
+        let body = format!(r#"{{"error":"invalid_client","error_description":"a\nb{long}"}}"#);
+        let Err(AnswerError::OAuth { description: Some(text), .. }) = read(&answer(400, &body), now()) else {
+            panic!("not an OAuth error")
+        };
+        assert!(text.starts_with("a b") && text.len() == 200);
+    }
+
+    fn jwt(claims: &str) -> String {
+        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    #[test]
+    fn a_jwts_own_expiry_counts_where_it_is_earlier() {
+        let with = |claims: &str, expires_in: u64| {
+            lifetime(&format!(r#"{{"access_token":"{}","expires_in":{expires_in}}}"#, jwt(claims)))
+        };
+        assert_eq!(with(&format!(r#"{{"exp":{}}}"#, NOW + 60), 3600), Ok(60.0));
+        assert_eq!(with(&format!(r#"{{"exp":{}}}"#, NOW + 7200), 3600), Ok(3600.0));
+        assert_eq!(with(&format!(r#"{{"exp":{}}}"#, NOW - 10), 3600), Err(AnswerError::ExpiredOnArrival));
+        // A clock that is a day ahead of the token's own times is itself wrong.
+        let day = 86_400;
+        let skewed = format!(r#"{{"iat":{},"exp":{}}}"#, NOW - day, NOW - day + 600);
+        assert_eq!(with(&skewed, 3600), Ok(600.0));
+        assert_eq!(with("not json", 3600), Ok(3600.0));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let with = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            retry_after(&headers, now())
+        };
+        assert_eq!(with("7"), Some(Duration::from_secs(7)));
+        let date = httpdate::fmt_http_date(now() + Duration::from_secs(30));
+        assert_eq!(with(&date), Some(Duration::from_secs(30)));
+        assert_eq!(with("soon"), None);
+    }
+}

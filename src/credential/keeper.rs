@@ -1,0 +1,235 @@
+//! The keeper: one task that fetches for the whole pool, each account when its machine says so.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use tracing::{debug, info, warn};
+
+use super::machine::Next;
+use super::pool::{Account, AccountId, TokenPool};
+use super::source::{FetchError, Fetched};
+use crate::clock::Moment;
+use crate::telemetry::chain;
+
+/// Fetches at once at most, over all accounts: ten thousand cold accounts must not be ten thousand connections.
+const MAX_FETCHES: usize = 64;
+/// How often the files of secrets are looked at. Looking, unlike being told, misses neither a renamed file nor a
+/// volume that swaps a symlink two folders up.
+const FILE_CHECK: Duration = Duration::from_secs(1);
+/// The longest sleep. Timers stand still while a machine does; the clock that tokens expire by does not.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// Fetches for a [`TokenPool`]; leases work for as long as their tokens do whether it runs or not.
+pub struct Keeper {
+    pool: Arc<TokenPool>,
+    kicked: mpsc::UnboundedReceiver<AccountId>,
+    fetches: JoinSet<Result<Fetched, FetchError>>,
+    /// Which account a running fetch is for.
+    fetching: HashMap<tokio::task::Id, AccountId>,
+    /// Accounts whose machine wants a fetch while [`MAX_FETCHES`] run.
+    backlog: VecDeque<AccountId>,
+    /// When to look at which account. Entries that `scheduled` does not confirm are out of date.
+    due: BinaryHeap<Reverse<(Moment, AccountId)>>,
+    scheduled: Vec<Option<Moment>>,
+    files: Vec<WatchedFile>,
+}
+
+struct WatchedFile {
+    account: AccountId,
+    path: PathBuf,
+    seen: Option<Fingerprint>,
+}
+
+/// What tells one state of a file from the next: device, inode, length, modification and change times.
+type Fingerprint = (u64, u64, u64, (i64, i64), (i64, i64));
+
+impl Keeper {
+    pub(super) fn new(pool: Arc<TokenPool>, kicked: mpsc::UnboundedReceiver<AccountId>) -> Self {
+        let mut files = Vec::new();
+        for (account, entry) in pool.accounts.iter().enumerate() {
+            for path in entry.source.watched_files() {
+                let seen = fingerprint(&path);
+                files.push(WatchedFile { account, path, seen });
+            }
+        }
+        Self {
+            scheduled: vec![None; pool.accounts.len()],
+            pool,
+            kicked,
+            fetches: JoinSet::new(),
+            fetching: HashMap::new(),
+            backlog: VecDeque::new(),
+            due: BinaryHeap::new(),
+            files,
+        }
+    }
+
+    /// Keeps every account fresh, for ever. Dropped, it cuts the fetches that run.
+    pub async fn run(mut self) {
+        for id in 0..self.pool.accounts.len() {
+            self.look(id);
+        }
+        let mut file_check = tokio::time::interval(FILE_CHECK);
+        file_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let sleep = self.until_next();
+            tokio::select! {
+                Some(id) = self.kicked.recv() => {
+                    self.pool.accounts[id].kicked.store(false, Ordering::Release);
+                    self.look(id);
+                }
+                Some(done) = self.fetches.join_next_with_id() => self.ended(done),
+                _ = file_check.tick(), if !self.files.is_empty() => self.check_files(),
+                () = tokio::time::sleep(sleep) => {}
+            }
+            self.look_at_due();
+        }
+    }
+
+    /// Asks an account's machine what it needs, and sees to it.
+    fn look(&mut self, id: AccountId) {
+        let account = &self.pool.accounts[id];
+        let next = {
+            let mut machine = account.machine();
+            let next = machine.next(self.pool.clock.now(), self.pool.clock.wall());
+            account.publish(&machine, None);
+            next
+        };
+        match next {
+            Next::Fetch if self.fetches.len() < MAX_FETCHES => self.fetch(id),
+            Next::Fetch => self.backlog.push_back(id),
+            Next::At(at) => self.schedule(id, at),
+            Next::Rest => {}
+        }
+    }
+
+    fn fetch(&mut self, id: AccountId) {
+        let source = Arc::clone(&self.pool.accounts[id].source);
+        let task = self.fetches.spawn(async move { source.fetch().await });
+        self.fetching.insert(task.id(), id);
+        // The token in force may expire while the fetch runs.
+        let expiry = self.pool.accounts[id].machine().held().and_then(|held| held.expires);
+        if let Some(at) = expiry {
+            self.schedule(id, at);
+        }
+    }
+
+    fn ended(&mut self, done: Result<(tokio::task::Id, Result<Fetched, FetchError>), JoinError>) {
+        // A source that panicked is a failed fetch like any other.
+        let (task, result) = done.unwrap_or_else(|error| (error.id(), Err(FetchError::Cut)));
+        if let Some(id) = self.fetching.remove(&task) {
+            self.settle(id, result);
+            self.look(id);
+        }
+        if let Some(id) = self.backlog.pop_front() {
+            self.fetch(id);
+        }
+    }
+
+    /// Enters what a fetch brought into the account and tells those who wait.
+    fn settle(&self, id: AccountId, result: Result<Fetched, FetchError>) {
+        let account = &self.pool.accounts[id];
+        let credential = &self.pool.credentials[account.credential];
+        let (now, wall) = (self.pool.clock.now(), self.pool.clock.wall());
+        let mut machine = account.machine();
+        match result {
+            Ok(fetched) if fetched.span.lifetime.is_none() && account.holds(&fetched.header) => {
+                machine.unchanged(fetched.span, now);
+                account.set_last_error(None);
+            }
+            Ok(fetched) => {
+                let generation = machine.fetched(fetched.span, now, wall, fastrand::f64()).generation;
+                account.publish(&machine, Some(fetched.header));
+                account.set_last_error(None);
+                account.fetches.fetch_add(1, Ordering::Relaxed);
+                let lifetime = fetched.span.lifetime.map(|span| span.as_secs());
+                if generation == 1 {
+                    info!(credential = %credential.name, account = %account.name, lifetime, "credential ready");
+                } else {
+                    debug!(credential = %credential.name, account = %account.name, generation, lifetime, "token refreshed");
+                }
+            }
+            Err(error) => {
+                let permanent = error.is_permanent();
+                machine.failed(permanent, error.retry_after(), now, fastrand::f64());
+                let text = chain(&error);
+                let pause = machine.next_try().map_or(Duration::ZERO, |at| at.since(now));
+                let left = machine.held().and_then(|held| held.expires).map(|at| at.since(now).as_secs());
+                warn!(
+                    credential = %credential.name, account = %account.name, permanent, token_left = left,
+                    next_try_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "no new token: {text}"
+                );
+                account.set_last_error(Some(text.into()));
+                account.failures.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        drop(machine);
+        credential.changed.notify_waiters();
+    }
+
+    fn check_files(&mut self) {
+        let mut changed = Vec::new();
+        for file in &mut self.files {
+            let now = fingerprint(&file.path);
+            if now != file.seen {
+                file.seen = now;
+                changed.push(file.account);
+            }
+        }
+        for id in changed {
+            let account = &self.pool.accounts[id];
+            info!(credential = %self.pool.credentials[account.credential].name, account = %account.name, "secret changed");
+            account.machine().secret_changed();
+            self.look(id);
+        }
+    }
+
+    fn schedule(&mut self, id: AccountId, at: Moment) {
+        if self.scheduled[id].is_none_or(|earlier| at < earlier) {
+            self.scheduled[id] = Some(at);
+            self.due.push(Reverse((at, id)));
+        }
+    }
+
+    fn look_at_due(&mut self) {
+        let now = self.pool.clock.now();
+        while let Some(&Reverse((at, id))) = self.due.peek()
+            && at <= now
+        {
+            self.due.pop();
+            if self.scheduled[id] == Some(at) {
+                self.scheduled[id] = None;
+                self.look(id);
+            }
+        }
+    }
+
+    fn until_next(&self) -> Duration {
+        let now = self.pool.clock.now();
+        self.due.peek().map_or(LONGEST_SLEEP, |Reverse((at, _))| at.since(now).min(LONGEST_SLEEP))
+    }
+}
+
+impl Account {
+    fn set_last_error(&self, text: Option<Arc<str>>) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+}
+
+fn fingerprint(path: &std::path::Path) -> Option<Fingerprint> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((
+        meta.dev(),
+        meta.ino(),
+        meta.len(),
+        (meta.mtime(), meta.mtime_nsec()),
+        (meta.ctime(), meta.ctime_nsec()),
+    ))
+}

@@ -1,0 +1,369 @@
+//! The life of one account's token as a state machine: no clock, no lock, no task; every decision is a return value.
+
+use std::time::{Duration, SystemTime};
+
+use super::schedule;
+use crate::clock::Moment;
+
+/// What the pool knows of one account, and every decision about it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Machine {
+    margin: Option<Duration>,
+    /// Generations given so far; the newest token has this number.
+    generation: u64,
+    held: Option<Held>,
+    phase: Phase,
+    /// Fetches finished so far, however they ended.
+    attempts: u64,
+    /// Fetches failed in a row.
+    failures: u32,
+    /// Did the last failure look permanent?
+    permanent: bool,
+    /// Not before this; after a failure.
+    next_try: Option<Moment>,
+    /// A fetch is wanted ahead of the schedule: the secret changed, or the token was refused.
+    wanted: Option<Wanted>,
+    /// Refusals cost no fetch before this moment.
+    quiet_until: Option<Moment>,
+    /// Futile rounds in a row: a token fetched because of a refusal was refused as well.
+    futile: u32,
+}
+
+/// The token in force.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Held {
+    /// Its generation; the first is 1.
+    pub generation: u64,
+    /// When it was asked for.
+    pub issued: Moment,
+    /// When it dies; none: it does not by itself.
+    pub expires: Option<Moment>,
+    /// The same on the wall clock, for machines whose other clock stood still.
+    pub wall_expires: Option<SystemTime>,
+    refresh_at: Option<Moment>,
+    /// Was it fetched because its predecessor was refused?
+    of_refusal: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Phase {
+    Idle,
+    Fetching {
+        since: Moment,
+        /// The secret changed under the fetch, so what it brings may be of the old one.
+        stale: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Wanted {
+    SecretChanged,
+    Refused,
+}
+
+/// How sure an upstream's refusal is to be about the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Certainty {
+    /// It may as well be a missing permission: 403.
+    Possible,
+    /// The credentials were not accepted: 401.
+    Likely,
+    /// `WWW-Authenticate: Bearer error="invalid_token"` (RFC 6750 §3.1).
+    Definite,
+}
+
+/// A refused lease, as the upstream's answer and the token tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Refusal {
+    /// The generation that was refused.
+    pub generation: u64,
+    /// How sure it is about the token.
+    pub certainty: Certainty,
+    /// Had the upstream accepted this very token before?
+    pub accepted_before: bool,
+    /// Was it already the second try of the same request?
+    pub replayed: bool,
+}
+
+/// What a refused request should do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// A newer token is there: take it.
+    Newer,
+    /// A fetch is wanted or running: wait until more than `attempts` fetches have ended.
+    Await {
+        /// How many had ended when the request was refused.
+        attempts: u64,
+    },
+    /// Another token would not help: the answer passes through.
+    Pass,
+}
+
+/// What the account needs next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Next {
+    /// A fetch, now; the machine has noted that it runs.
+    Fetch,
+    /// Nothing before this moment.
+    At(Moment),
+    /// Nothing until something happens.
+    Rest,
+}
+
+/// What a fetch brought, in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// How long the token lives from the moment it was asked for; none: it does not expire.
+    pub lifetime: Option<Duration>,
+    /// When to look again although it does not expire; of static secrets that a command prints.
+    pub look_again: Option<Duration>,
+}
+
+/// An account's state, in one word of the vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// No token yet; a fetch runs or is about to.
+    Fetching,
+    /// A valid token.
+    Ready,
+    /// A valid token, and a fetch for its successor.
+    Refreshing,
+    /// The last fetch failed; a valid token may be left.
+    Failing,
+    /// The last fetch failed for good, and no token is left.
+    Dead,
+}
+
+impl Machine {
+    /// An account without a token. `margin`: see [`schedule::refresh_after`].
+    pub fn new(margin: Option<Duration>) -> Self {
+        Self {
+            margin,
+            generation: 0,
+            held: None,
+            phase: Phase::Idle,
+            attempts: 0,
+            failures: 0,
+            permanent: false,
+            next_try: None,
+            wanted: None,
+            quiet_until: None,
+            futile: 0,
+        }
+    }
+
+    /// What is to be done now. `Next::Fetch` is given once; the next call comes after the fetch has ended.
+    pub fn next(&mut self, now: Moment, wall: SystemTime) -> Next {
+        self.drop_expired(now);
+        if matches!(self.phase, Phase::Fetching { .. }) {
+            return self.expiry();
+        }
+        let due = match (&self.held, self.wanted) {
+            (None, _) | (_, Some(_)) => Some(now),
+            (Some(held), None) if held.wall_expires.is_some_and(|at| at <= wall) => Some(now),
+            (Some(held), None) => held.refresh_at,
+        };
+        let Some(due) = due else { return Next::Rest };
+        let due = self.next_try.map_or(due, |after| after.max(due));
+        if due > now {
+            return match self.expiry() {
+                Next::At(expiry) => Next::At(expiry.min(due)),
+                _ => Next::At(due),
+            };
+        }
+        self.phase = Phase::Fetching { since: now, stale: false };
+        Next::Fetch
+    }
+
+    /// A fetch brought a token: it is in force from here on, under a new generation.
+    pub fn fetched(&mut self, span: Span, now: Moment, wall: SystemTime, draw: f64) -> &Held {
+        let (since, stale) = match self.phase {
+            Phase::Fetching { since, stale } => (since, stale),
+            Phase::Idle => (now, false),
+        };
+        let of_refusal = self.wanted == Some(Wanted::Refused);
+        self.end_attempt();
+        self.failures = 0;
+        self.permanent = false;
+        self.next_try = None;
+        // What was fetched while the secret changed serves, but its successor is wanted at once.
+        self.wanted = stale.then_some(Wanted::SecretChanged);
+        self.generation += 1;
+        let refresh = match span.lifetime {
+            Some(lifetime) => Some(schedule::refresh_after(lifetime, self.margin, draw)),
+            None => span.look_again,
+        };
+        // Part of the lifetime may have passed on the way; a refresh that is due at once would be a busy loop.
+        let refresh_at = refresh.map(|after| (since + after).max(now + schedule::MIN_PAUSE));
+        let spent = now.since(since);
+        self.held.insert(Held {
+            generation: self.generation,
+            issued: since,
+            expires: span.lifetime.map(|lifetime| since + lifetime),
+            wall_expires: span.lifetime.and_then(|lifetime| wall.checked_add(lifetime.saturating_sub(spent))),
+            refresh_at,
+            of_refusal,
+        })
+    }
+
+    /// A static secret was read again and is what it was: nothing changes, and refusals are believed for a while.
+    pub fn unchanged(&mut self, span: Span, now: Moment) {
+        let refused = self.wanted == Some(Wanted::Refused);
+        self.end_attempt();
+        self.failures = 0;
+        self.permanent = false;
+        self.next_try = None;
+        self.wanted = None;
+        if refused {
+            self.note_futile(now);
+        }
+        if let Some(held) = &mut self.held {
+            held.refresh_at = span.look_again.map(|after| now + after);
+        }
+    }
+
+    /// A fetch failed. The token in force stays.
+    pub fn failed(&mut self, permanent: bool, retry_after: Option<Duration>, now: Moment, draw: f64) {
+        let stale = matches!(self.phase, Phase::Fetching { stale: true, .. });
+        self.end_attempt();
+        self.failures = self.failures.saturating_add(1);
+        self.permanent = permanent;
+        self.next_try = Some(now + schedule::backoff(self.failures, permanent, retry_after, draw));
+        if stale {
+            self.secret_changed();
+        } else if self.held.is_some() && self.wanted == Some(Wanted::Refused) {
+            // The refused requests have been told; whoever is refused next asks again, after the pause.
+            self.wanted = None;
+        }
+    }
+
+    /// The secret changed: a new token is wanted at once, whatever failed before; the old one serves meanwhile.
+    pub fn secret_changed(&mut self) {
+        if let Phase::Fetching { stale, .. } = &mut self.phase {
+            *stale = true;
+        }
+        self.failures = 0;
+        self.permanent = false;
+        self.next_try = None;
+        self.futile = 0;
+        self.quiet_until = None;
+        self.wanted = Some(Wanted::SecretChanged);
+    }
+
+    /// An upstream refused a lease.
+    pub fn refused(&mut self, refusal: Refusal, now: Moment) -> Verdict {
+        if let Some(held) = &self.held
+            && refusal.generation < held.generation
+        {
+            // The successor of what was refused is in force, and nothing was said against it.
+            return if refusal.replayed { Verdict::Pass } else { Verdict::Newer };
+        }
+        let being_replaced = matches!(self.phase, Phase::Fetching { .. }) || self.wanted.is_some();
+        if refusal.replayed || self.is_futile(refusal) {
+            if !being_replaced {
+                self.note_futile(now);
+            }
+            return Verdict::Pass;
+        }
+        if being_replaced || self.held.is_none() {
+            self.retire(refusal);
+            return Verdict::Await { attempts: self.attempts };
+        }
+        if self.quiet_until.is_some_and(|until| now < until) || self.next_try.is_some_and(|at| now < at) {
+            return Verdict::Pass;
+        }
+        self.wanted = Some(Wanted::Refused);
+        self.retire(refusal);
+        Verdict::Await { attempts: self.attempts }
+    }
+
+    /// A request that was refused succeeded with the next token: refusals are about tokens after all.
+    ///
+    /// Only a replay says so: an acceptance elsewhere does not clear a permission error of its suspicion.
+    pub fn replay_accepted(&mut self) {
+        self.futile = 0;
+        self.quiet_until = None;
+    }
+
+    /// The token in force.
+    pub fn held(&self) -> Option<&Held> {
+        self.held.as_ref()
+    }
+
+    /// Generations given so far.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Fetches that have ended so far.
+    pub fn attempts(&self) -> u64 {
+        self.attempts
+    }
+
+    /// The earliest moment of the next fetch after a failure.
+    pub fn next_try(&self) -> Option<Moment> {
+        self.next_try
+    }
+
+    /// Without a token, will none come before `deadline`, as far as is known?
+    pub fn is_hopeless(&self, deadline: Moment) -> bool {
+        self.held.is_none()
+            && self.phase == Phase::Idle
+            && self.next_try.is_some_and(|at| at > deadline || self.permanent)
+    }
+
+    /// The state in one word, at `now`.
+    pub fn state(&self, now: Moment) -> State {
+        let valid = self.held.as_ref().is_some_and(|held| held.expires.is_none_or(|at| now < at));
+        let fetching = matches!(self.phase, Phase::Fetching { .. });
+        match (valid, fetching, self.failures) {
+            (false, _, failures) if failures > 0 && self.permanent => State::Dead,
+            (_, _, failures) if failures > 0 => State::Failing,
+            (true, true, _) => State::Refreshing,
+            (true, false, _) => State::Ready,
+            (false, _, _) => State::Fetching,
+        }
+    }
+
+    fn drop_expired(&mut self, now: Moment) {
+        if self.held.as_ref().and_then(|held| held.expires).is_some_and(|at| at <= now) {
+            self.held = None;
+        }
+    }
+
+    /// A definite refusal takes the token out of force; one that may be a matter of permissions leaves it there.
+    fn retire(&mut self, refusal: Refusal) {
+        let expiring = self.held.as_ref().is_some_and(|held| held.expires.is_some());
+        if expiring
+            && refusal.certainty >= Certainty::Likely
+            && self.held.as_ref().is_some_and(|held| held.generation == refusal.generation)
+        {
+            self.held = None;
+        }
+    }
+
+    /// Would a new token surely be refused as well?
+    fn is_futile(&self, refusal: Refusal) -> bool {
+        let fresh = self.held.as_ref().is_some_and(|held| {
+            held.of_refusal && held.generation == refusal.generation && !refusal.accepted_before
+        });
+        fresh && refusal.certainty != Certainty::Definite
+    }
+
+    fn note_futile(&mut self, now: Moment) {
+        if self.quiet_until.is_none_or(|until| until <= now) {
+            self.futile = self.futile.saturating_add(1);
+            self.quiet_until = Some(now + schedule::quiet_time(self.futile));
+        }
+    }
+
+    fn end_attempt(&mut self) {
+        self.phase = Phase::Idle;
+        self.attempts += 1;
+    }
+
+    fn expiry(&self) -> Next {
+        self.held.as_ref().and_then(|held| held.expires).map_or(Next::Rest, Next::At)
+    }
+}

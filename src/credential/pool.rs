@@ -1,0 +1,413 @@
+//! The token pool: owns every account of every credential, hands out leases, believes or doubts refusals.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use http::HeaderMap;
+use tokio::sync::{Notify, mpsc};
+
+use super::header::AuthHeader;
+use super::keeper::Keeper;
+use super::machine::{Certainty, Machine, Refusal, Verdict};
+use super::source::TokenSource;
+use crate::clock::{Clock, Moment};
+use crate::config::{CredentialId, Strategy};
+
+/// What the pool is made of: one credential with its accounts.
+#[derive(Debug)]
+pub struct CredentialSpec {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Its accounts, each with the source of its tokens; at least one.
+    pub accounts: Vec<(Arc<str>, Arc<dyn TokenSource>)>,
+    /// How several accounts are used.
+    pub strategy: Strategy,
+    /// Does readiness wait for it?
+    pub required: bool,
+    /// How long a request may wait for a token.
+    pub lease_timeout: Duration,
+    /// How many requests may wait for a token at once.
+    pub lease_queue: usize,
+    /// How long before its expiry a token is refreshed at the latest; none: chosen by its lifetime.
+    pub margin: Option<Duration>,
+}
+
+/// Owns every account of every credential. Shared by all workers; a lease reads one atomic pointer.
+pub struct TokenPool {
+    pub(super) credentials: Box<[Credential]>,
+    pub(super) accounts: Box<[Account]>,
+    pub(super) clock: Clock,
+    kick: mpsc::UnboundedSender<AccountId>,
+}
+
+/// Index into [`TokenPool::accounts`].
+pub(super) type AccountId = usize;
+
+/// A credential as the pool holds it.
+pub(super) struct Credential {
+    pub(super) name: Arc<str>,
+    accounts: std::ops::Range<AccountId>,
+    strategy: Strategy,
+    pub(super) required: bool,
+    lease_timeout: Duration,
+    lease_queue: usize,
+    waiting: AtomicUsize,
+    /// Told when any of its accounts has a new token or an ended fetch.
+    pub(super) changed: Notify,
+    /// Where the search for the least recently used account begins.
+    turn: AtomicUsize,
+}
+
+/// One identity within a credential.
+pub(super) struct Account {
+    pub(super) name: Arc<str>,
+    pub(super) credential: CredentialId,
+    pub(super) source: Arc<dyn TokenSource>,
+    current: ArcSwapOption<Token>,
+    machine: Mutex<Machine>,
+    /// Has the keeper been told to look, and has not looked yet?
+    pub(super) kicked: AtomicBool,
+    /// No leases before this moment (nanoseconds): the upstream asked this client to slow down.
+    resting_until: AtomicU64,
+    /// What the last fetch failed with, for the record.
+    pub(super) last_error: Mutex<Option<Arc<str>>>,
+    /// Fetches that brought a new token.
+    pub(super) fetches: AtomicU64,
+    /// Fetches that failed.
+    pub(super) failures: AtomicU64,
+    /// Leases that upstreams refused.
+    pub(super) refusals: AtomicU64,
+}
+
+/// A token in force.
+struct Token {
+    header: AuthHeader,
+    generation: u64,
+    expires: Option<Moment>,
+    /// Has an upstream accepted it?
+    accepted: AtomicBool,
+}
+
+/// What a request gets from the pool: a ready header value and its generation.
+#[derive(Clone)]
+pub struct Lease {
+    token: Arc<Token>,
+    account: AccountId,
+}
+
+impl Lease {
+    /// Puts the header on a request, in place of any of the same name.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        headers.insert(self.token.header.name.clone(), self.token.header.value().clone());
+    }
+
+    /// The name of the header that it sets.
+    pub fn header_name(&self) -> &http::HeaderName {
+        &self.token.header.name
+    }
+
+    /// Its generation within its account; the first is 1.
+    pub fn generation(&self) -> u64 {
+        self.token.generation
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lease(account {}, generation {})", self.account, self.token.generation)
+    }
+}
+
+/// Why there is no lease, and when to come back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// No token, and none within the time that a request may wait.
+    #[error("credential {credential} has no valid token: {cause}")]
+    Unavailable {
+        /// The credential.
+        credential: Arc<str>,
+        /// What the last fetch failed with; for the log only.
+        cause: Arc<str>,
+        /// When to come back, at least a second.
+        retry_after: Duration,
+    },
+    /// Too many requests wait already.
+    #[error("credential {credential} has no valid token, and {waiting} requests wait for one already")]
+    QueueFull {
+        /// The credential.
+        credential: Arc<str>,
+        /// How many wait.
+        waiting: usize,
+    },
+}
+
+impl TokenPool {
+    /// A pool and the keeper that fetches for it; nothing is fetched until the keeper runs.
+    pub fn new(specs: Vec<CredentialSpec>, clock: Clock) -> (Arc<Self>, Keeper) {
+        let (kick, kicked) = mpsc::unbounded_channel();
+        let mut accounts = Vec::new();
+        let mut credentials = Vec::with_capacity(specs.len());
+        for (id, spec) in specs.into_iter().enumerate() {
+            let first = accounts.len();
+            for (name, source) in spec.accounts {
+                accounts.push(Account {
+                    name,
+                    credential: id,
+                    source,
+                    current: ArcSwapOption::empty(),
+                    machine: Mutex::new(Machine::new(spec.margin)),
+                    kicked: AtomicBool::new(false),
+                    resting_until: AtomicU64::new(0),
+                    last_error: Mutex::default(),
+                    fetches: AtomicU64::new(0),
+                    failures: AtomicU64::new(0),
+                    refusals: AtomicU64::new(0),
+                });
+            }
+            credentials.push(Credential {
+                name: spec.name,
+                accounts: first..accounts.len(),
+                strategy: spec.strategy,
+                required: spec.required,
+                lease_timeout: spec.lease_timeout,
+                lease_queue: spec.lease_queue,
+                waiting: AtomicUsize::new(0),
+                changed: Notify::new(),
+                turn: AtomicUsize::new(0),
+            });
+        }
+        let pool = Arc::new(Self {
+            credentials: credentials.into_boxed_slice(),
+            accounts: accounts.into_boxed_slice(),
+            clock,
+            kick,
+        });
+        let keeper = Keeper::new(Arc::clone(&pool), kicked);
+        (pool, keeper)
+    }
+
+    /// A lease, at once if a valid token is there, else as soon as one comes.
+    ///
+    /// # Errors
+    /// [`LeaseError`] when none came within the credential's `lease_timeout`, when none can be expected by then,
+    /// or when `lease_queue` requests wait already.
+    pub async fn lease(&self, credential: CredentialId) -> Result<Lease, LeaseError> {
+        match self.try_lease(credential) {
+            Some(lease) => Ok(lease),
+            None => self.wait(credential).await,
+        }
+    }
+
+    /// A lease if a valid token is there.
+    pub fn try_lease(&self, credential: CredentialId) -> Option<Lease> {
+        let group = &self.credentials[credential];
+        let now = self.clock.now();
+        if group.accounts.len() == 1 {
+            return self.lease_of(group.accounts.start, now);
+        }
+        self.candidates(group)
+            .filter(|id| self.accounts[*id].resting_until.load(Ordering::Relaxed) <= nanos(now))
+            .find_map(|id| self.lease_of(id, now))
+            // All rest: one that was asked to slow down is better than none.
+            .or_else(|| self.candidates(group).find_map(|id| self.lease_of(id, now)))
+    }
+
+    /// The accounts in the order in which they are to be tried.
+    fn candidates<'a>(&'a self, group: &'a Credential) -> impl Iterator<Item = AccountId> + 'a {
+        let count = group.accounts.len();
+        let start = match group.strategy {
+            Strategy::Failover => 0,
+            // Taking turns is using the least recently used one first.
+            Strategy::Spread => group.turn.fetch_add(1, Ordering::Relaxed),
+        };
+        (0..count).map(move |step| group.accounts.start + (start + step) % count)
+    }
+
+    fn lease_of(&self, id: AccountId, now: Moment) -> Option<Lease> {
+        let token = self.accounts[id].current.load();
+        let token = token.as_ref()?;
+        // Exact, at each lease: timers stand still while a machine sleeps.
+        if token.expires.is_some_and(|at| at <= now) {
+            self.kick(id);
+            return None;
+        }
+        Some(Lease { token: Arc::clone(token), account: id })
+    }
+
+    async fn wait(&self, credential: CredentialId) -> Result<Lease, LeaseError> {
+        let group = &self.credentials[credential];
+        let _place = Place::take(group)?;
+        let start = self.clock.now();
+        let deadline = tokio::time::Instant::now() + group.lease_timeout;
+        loop {
+            let changed = group.changed.notified();
+            tokio::pin!(changed);
+            // Registered before the look, so that no change falls between the two.
+            changed.as_mut().enable();
+            if let Some(lease) = self.try_lease(credential) {
+                return Ok(lease);
+            }
+            if group
+                .accounts
+                .clone()
+                .all(|id| self.accounts[id].machine().is_hopeless(start + group.lease_timeout))
+            {
+                return Err(self.unavailable(group));
+            }
+            group.accounts.clone().for_each(|id| self.kick(id));
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return Err(self.unavailable(group));
+            }
+        }
+    }
+
+    /// The upstream refused a lease; `replayed`: of a request that had been refused before. Retires that generation
+    /// only, and only where the refusal is surely about the token. Ask [`TokenPool::replacement`] for the next one.
+    pub fn reject(&self, lease: &Lease, certainty: Certainty, replayed: bool) -> Verdict {
+        let account = &self.accounts[lease.account];
+        account.refusals.fetch_add(1, Ordering::Relaxed);
+        let refusal = Refusal {
+            generation: lease.generation(),
+            certainty,
+            accepted_before: lease.token.accepted.load(Ordering::Relaxed),
+            replayed,
+        };
+        let verdict = {
+            let mut machine = account.machine();
+            let verdict = machine.refused(refusal, self.clock.now());
+            account.publish(&machine, None);
+            verdict
+        };
+        if matches!(verdict, Verdict::Await { .. }) {
+            self.kick(lease.account);
+        }
+        verdict
+    }
+
+    /// The lease to send a refused request again with; none when another token would not help or does not come
+    /// within `lease_timeout`.
+    pub async fn replacement(&self, refused: &Lease, verdict: Verdict) -> Option<Lease> {
+        let account = &self.accounts[refused.account];
+        let group = &self.credentials[account.credential];
+        let attempts = match verdict {
+            Verdict::Pass => return None,
+            Verdict::Newer => return self.lease_of(refused.account, self.clock.now()),
+            Verdict::Await { attempts } => attempts,
+        };
+        let _place = Place::take(group).ok()?;
+        let deadline = tokio::time::Instant::now() + group.lease_timeout;
+        loop {
+            let changed = group.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(newer) = self.lease_of(refused.account, self.clock.now())
+                && newer.generation() > refused.generation()
+            {
+                return Some(newer);
+            }
+            if account.machine().attempts() > attempts {
+                return None;
+            }
+            tokio::time::timeout_at(deadline, changed).await.ok()?;
+        }
+    }
+
+    /// The upstream accepted a lease; `replayed`: after it had refused another one for the same request.
+    pub fn accept(&self, lease: &Lease, replayed: bool) {
+        if !lease.token.accepted.load(Ordering::Relaxed) {
+            lease.token.accepted.store(true, Ordering::Relaxed);
+        }
+        if replayed {
+            self.accounts[lease.account].machine().replay_accepted();
+        }
+    }
+
+    /// The upstream asked this lease's client to slow down: others of the credential go first for `span`.
+    pub fn rest(&self, lease: &Lease, span: Duration) {
+        let until = nanos(self.clock.now() + span.min(super::schedule::MAX_RETRY_AFTER));
+        self.accounts[lease.account].resting_until.fetch_max(until, Ordering::Relaxed);
+    }
+
+    /// Tells the keeper to look at an account; many times at once count as one.
+    pub(super) fn kick(&self, id: AccountId) {
+        if !self.accounts[id].kicked.swap(true, Ordering::AcqRel) {
+            // The keeper is gone only when the process stops.
+            let _ = self.kick.send(id);
+        }
+    }
+
+    fn unavailable(&self, group: &Credential) -> LeaseError {
+        let now = self.clock.now();
+        let accounts = &self.accounts[group.accounts.clone()];
+        let next = accounts.iter().filter_map(|account| account.machine().next_try()).min();
+        let cause = accounts.iter().find_map(|account| account.last_error());
+        LeaseError::Unavailable {
+            credential: Arc::clone(&group.name),
+            cause: cause.unwrap_or_else(|| "the token endpoint has not answered yet".into()),
+            retry_after: next.map_or(Duration::ZERO, |at| at.since(now)).max(Duration::from_secs(1)),
+        }
+    }
+}
+
+impl fmt::Debug for TokenPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenPool").field("credentials", &self.credentials.len()).finish_non_exhaustive()
+    }
+}
+
+impl Account {
+    pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
+        // A panic while it was held left a state that is a state: each transition is one assignment at a time.
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes what the machine holds what leases see; `header` comes with a new generation.
+    pub(super) fn publish(&self, machine: &Machine, header: Option<AuthHeader>) {
+        match (machine.held(), header) {
+            (None, _) => self.current.store(None),
+            (Some(held), Some(header)) => self.current.store(Some(Arc::new(Token {
+                header,
+                generation: held.generation,
+                expires: held.expires,
+                accepted: AtomicBool::new(false),
+            }))),
+            (Some(_), None) => {}
+        }
+    }
+
+    /// Is this the header in force?
+    pub(super) fn holds(&self, header: &AuthHeader) -> bool {
+        self.current.load().as_ref().is_some_and(|token| token.header == *header)
+    }
+
+    pub(super) fn last_error(&self) -> Option<Arc<str>> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A place in the queue of those who wait; given back when dropped.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(group: &'a Credential) -> Result<Self, LeaseError> {
+        let waiting = group.waiting.fetch_add(1, Ordering::Relaxed);
+        let place = Self(&group.waiting);
+        if waiting >= group.lease_queue {
+            return Err(LeaseError::QueueFull { credential: Arc::clone(&group.name), waiting });
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn nanos(moment: Moment) -> u64 {
+    u64::try_from(moment.since(Moment::default()).as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,161 @@
+//! Runs the statements of a request and writes the answer as its API would.
+
+use std::time::SystemTime;
+
+use http::StatusCode;
+use http::header::{self, HeaderMap};
+use serde_json::{Map, Value, json};
+
+use super::super::body;
+use super::super::serve::{self, Answer};
+use super::super::tokens::random_text;
+use super::Call;
+use super::toy::{self, Failure};
+use super::transactions::IDLE;
+
+const TYPED: &str = "application/vnd.neo4j.query";
+
+/// Runs the statement of a Query API request, if it has one, and adds to the answer.
+pub(super) fn run_query(call: &Call<'_>, add: impl FnOnce(&mut Value)) -> Answer {
+    let Some(request) = object(&call.body) else {
+        return query_error(call, StatusCode::BAD_REQUEST, &bad_body());
+    };
+    let mut answer = json!({});
+    if let Some(statement) = request.get("statement").and_then(Value::as_str) {
+        let table =
+            match toy::evaluate(statement, &parameters(&request, mentions(call, header::CONTENT_TYPE))) {
+                Ok(table) => table,
+                Err(failure) => return query_error(call, StatusCode::BAD_REQUEST, &failure),
+            };
+        let row =
+            table.row.map(|row| if wants_typed(call) { row } else { row.iter().map(toy::plain).collect() });
+        let rows: Vec<Vec<Value>> = row.into_iter().collect();
+        answer["data"] = json!({ "fields": table.fields, "values": rows });
+        if request.get("includeCounters") == Some(&Value::Bool(true)) {
+            answer["counters"] = json!({ "containsUpdates": false, "nodesCreated": 0, "propertiesSet": 0 });
+        }
+    }
+    add(&mut answer);
+    query_answer(call, StatusCode::ACCEPTED, &answer)
+}
+
+/// Runs the statements of a transactional request, the first failure last, and adds to the answer.
+pub(super) fn run_legacy(call: &Call<'_>, status: StatusCode, add: impl FnOnce(&mut Value)) -> Answer {
+    let Some(request) = object(&call.body) else {
+        return legacy_error(StatusCode::BAD_REQUEST, &bad_body());
+    };
+    let (mut results, mut errors) = (Vec::new(), Vec::new());
+    for statement in request.get("statements").and_then(Value::as_array).into_iter().flatten() {
+        let text = statement["statement"].as_str().unwrap_or_default();
+        let given = statement.as_object().map(|statement| parameters(statement, false)).unwrap_or_default();
+        match toy::evaluate(text, &given) {
+            Ok(table) => {
+                let row = table.row.map(|row| row.iter().map(toy::plain).collect::<Vec<_>>());
+                let rows: Vec<Value> = row
+                    .into_iter()
+                    .map(|row| json!({ "row": row, "meta": vec![Value::Null; row.len()] }))
+                    .collect();
+                results.push(json!({ "columns": table.fields, "data": rows }));
+            }
+            Err(failure) => {
+                errors.push(json!({ "code": failure.code, "message": failure.message }));
+                break;
+            }
+        }
+    }
+    let mut answer = json!({ "results": results, "errors": errors });
+    add(&mut answer);
+    serve::json(status, &answer)
+}
+
+/// A body that is a JSON object, or nothing.
+fn object(body: &[u8]) -> Option<Map<String, Value>> {
+    if body.is_empty() { Some(Map::new()) } else { serde_json::from_slice(body).ok() }
+}
+
+/// The parameters of a statement, in the typed form.
+fn parameters(statement: &Map<String, Value>, typed: bool) -> Map<String, Value> {
+    let given = statement.get("parameters").and_then(Value::as_object);
+    let convert = |value: &Value| if typed { value.clone() } else { toy::typed(value) };
+    given.into_iter().flatten().map(|(name, value)| (name.clone(), convert(value))).collect()
+}
+
+fn mentions(call: &Call<'_>, name: header::HeaderName) -> bool {
+    let lines = |headers: &HeaderMap| {
+        headers.get_all(&name).iter().any(|line| line.to_str().is_ok_and(|line| line.contains(TYPED)))
+    };
+    lines(&call.head.headers)
+}
+
+fn wants_typed(call: &Call<'_>) -> bool {
+    mentions(call, header::ACCEPT)
+}
+
+pub(super) fn query_answer(call: &Call<'_>, status: StatusCode, value: &Value) -> Answer {
+    let media_type = if wants_typed(call) { TYPED } else { "application/json" };
+    serve::answer(status, media_type, body::full(value.to_string()))
+}
+
+pub(super) fn query_error(call: &Call<'_>, status: StatusCode, failure: &Failure) -> Answer {
+    query_answer(call, status, &json!({ "errors": [{ "code": failure.code, "message": failure.message }] }))
+}
+
+pub(super) fn legacy_error(status: StatusCode, failure: &Failure) -> Answer {
+    let error = json!({ "code": failure.code, "message": failure.message });
+    serve::json(status, &json!({ "results": [], "errors": [error] }))
+}
+
+pub(super) fn not_found(id: &str) -> Failure {
+    Failure {
+        code: "Neo.ClientError.Transaction.TransactionNotFound",
+        message: format!(
+            "Unrecognized transaction id. Transaction may have timed out and been rolled back: {id}"
+        ),
+    }
+}
+
+fn bad_body() -> Failure {
+    Failure {
+        code: "Neo.ClientError.Request.InvalidFormat",
+        message: "The body is not a JSON object.".to_owned(),
+    }
+}
+
+pub(super) fn no_such_request() -> Failure {
+    Failure { code: "Neo.ClientError.Request.Invalid", message: "Method Not Allowed".to_owned() }
+}
+
+pub(super) fn bookmarks() -> Value {
+    json!([format!("FB:{}", random_text(20))])
+}
+
+/// How the Query API shows an open transaction.
+pub(super) fn transaction(id: &str) -> Value {
+    json!({ "id": id, "expires": iso_date(&httpdate::fmt_http_date(in_a_while())) })
+}
+
+#[expect(clippy::disallowed_methods, reason = "a stand-in is the outside, whose clock a test does not turn")]
+pub(super) fn in_a_while() -> SystemTime {
+    SystemTime::now() + IDLE
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT` → `1994-11-06T08:49:37Z`.
+fn iso_date(imf: &str) -> String {
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let words: Vec<&str> = imf.split(' ').collect();
+    let [_, day, month, year, time, _] = words.as_slice() else {
+        return imf.to_owned();
+    };
+    let month = MONTHS.find(month).map_or(1, |at| at / 3 + 1);
+    format!("{year}-{month:02}-{day}T{time}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_query_api_writes_dates_as_iso_8601() {
+        assert_eq!(iso_date("Sun, 06 Nov 1994 08:49:37 GMT"), "1994-11-06T08:49:37Z");
+    }
+}

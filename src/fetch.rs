@@ -1,0 +1,105 @@
+//! The small HTTPS client that talks to token endpoints: one request, one bounded answer, no redirects.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper_util::rt::TokioIo;
+use tokio_rustls::TlsConnector;
+
+use crate::config::Endpoint;
+use crate::dial::{DialError, dial};
+
+/// The most that an answer may hold, in bytes.
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// What an endpoint answered.
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its header.
+    pub headers: HeaderMap,
+    /// Its body, at most [`MAX_ANSWER_BYTES`]. May hold secrets: not in Debug.
+    pub body: Bytes,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Not reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// Reached, but no HTTP answer came.
+    #[error("the exchange broke off")]
+    Broken(#[source] hyper::Error),
+    /// The answer's body broke off.
+    #[error("the answer broke off")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The answer is larger than any token answer is.
+    #[error("the answer is larger than {MAX_ANSWER_BYTES} bytes")]
+    TooLarge,
+    /// It took too long.
+    #[error("no whole answer within {0:?}")]
+    Timeout(Duration),
+}
+
+/// Posts a form to an endpoint and reads its answer, all within `limit`.
+///
+/// The connection is used once: token endpoints are asked about once an hour.
+pub async fn post_form(
+    endpoint: &Endpoint,
+    tls: Option<&TlsConnector>,
+    authorization: Option<HeaderValue>,
+    form: String,
+    limit: Duration,
+) -> Result<Answer, CallError> {
+    let mut request = Request::new(Full::new(Bytes::from(form)));
+    *request.method_mut() = Method::POST;
+    // Checked when the configuration was loaded; a path that is not one gets the origin's own 404.
+    *request.uri_mut() = endpoint.path_and_query.parse().unwrap_or_default();
+    let headers = request.headers_mut();
+    headers.insert(HOST, endpoint.origin.host_header.clone());
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("sidekey/", env!("CARGO_PKG_VERSION"))));
+    if let Some(value) = authorization {
+        headers.insert(http::header::AUTHORIZATION, value);
+    }
+    match tokio::time::timeout(limit, exchange(endpoint, tls, request, limit)).await {
+        Ok(done) => done,
+        Err(_) => Err(CallError::Timeout(limit)),
+    }
+}
+
+async fn exchange(
+    endpoint: &Endpoint,
+    tls: Option<&TlsConnector>,
+    request: Request<Full<Bytes>>,
+    limit: Duration,
+) -> Result<Answer, CallError> {
+    let stream = dial(&endpoint.origin, tls, limit).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(CallError::Broken)?;
+    let answered = async {
+        let response = sender.send_request(request).await.map_err(CallError::Broken)?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() { CallError::TooLarge } else { CallError::Body(error) }
+        })?;
+        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+    };
+    tokio::pin!(answered, connection);
+    // Driven here rather than in a task of its own: dropped with the caller, nothing stays behind.
+    tokio::select! {
+        done = &mut answered => done,
+        _ = &mut connection => answered.await,
+    }
+}

@@ -1,0 +1,186 @@
+//! The life of one request, top to bottom: guard → route → sanitize → lease → inject → send → (refused? → replay
+//! once) → response.
+
+mod body;
+mod error;
+pub mod exchange;
+pub mod headers;
+mod outgoing;
+pub mod refusal;
+mod report;
+pub mod route;
+mod rules;
+mod upstream;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{HeaderMap, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use self::exchange::Exchange;
+use self::outgoing::Outgoing;
+use self::report::Reporter;
+use self::upstream::{SendError, UpstreamBody, Upstreams};
+use crate::clock::ticker::Ticker;
+use crate::config::{ListenId, Route};
+use crate::credential::source::Connector;
+use crate::credential::{Lease, TokenPool, answer};
+
+pub use self::body::ResponseBody;
+pub use self::error::ProxyError;
+pub use self::rules::{Plan, Rules};
+
+/// What all workers share: immutable, but for the tokens in the pool.
+#[derive(Debug)]
+pub struct Shared {
+    /// What may pass, and where it goes.
+    pub rules: Rules,
+    /// Whose tokens it carries.
+    pub pool: Arc<TokenPool>,
+    /// TLS towards each route's upstream; none for clear text.
+    pub tls: Vec<Option<Connector>>,
+    /// Tells when an upstream's `Retry-After` is a date.
+    pub clock: crate::clock::Clock,
+}
+
+/// One worker's proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    upstreams: Rc<Upstreams>,
+    reporter: Reporter,
+}
+
+impl Proxy {
+    /// A worker's own proxy, with no upstream connections yet.
+    pub fn new(shared: Arc<Shared>, ticker: &Rc<Ticker>) -> Self {
+        let upstreams = Upstreams::new(shared.rules.routes().len(), ticker);
+        Self { shared, upstreams, reporter: Reporter::new(Rc::clone(ticker)) }
+    }
+
+    /// Closes upstream connections that have been idle for long; for the worker's tick.
+    pub fn sweep(&self) {
+        self.upstreams.sweep();
+    }
+
+    /// Are there idle upstream connections to sweep?
+    pub fn has_idle(&self) -> bool {
+        self.upstreams.has_idle()
+    }
+
+    /// Answers one request of a caller's connection: with the upstream's answer, or with one of sidekey's own.
+    pub async fn serve(
+        &self,
+        request: Request<Incoming>,
+        listener: ListenId,
+        exchange: &Rc<Exchange>,
+    ) -> Response<ResponseBody> {
+        exchange.begins();
+        let (head, body) = request.into_parts();
+        let plan = match self.shared.rules.plan(listener, &head) {
+            Ok(plan) => plan,
+            Err((error, provider)) => {
+                self.reporter.report(&error, None);
+                return error.into_response(provider, exchange);
+            }
+        };
+        let (route, index) = (plan.route, plan.index);
+        match self.forward(plan, head, body, exchange).await {
+            Ok(response) => response,
+            Err(error) => {
+                self.reporter.report(&error, Some((index, route)));
+                error.into_response(route.provider, exchange)
+            }
+        }
+    }
+
+    async fn forward(
+        &self,
+        Plan { route, index, target }: Plan<'_>,
+        mut head: http::request::Parts,
+        body: Incoming,
+        exchange: &Rc<Exchange>,
+    ) -> Result<Response<ResponseBody>, ProxyError> {
+        headers::to_upstream(&mut head.headers, route.provider, &route.upstream);
+        let lease = match route.credential {
+            Some(credential) => Some(self.shared.pool.lease(credential).await?),
+            None => None,
+        };
+        let mut outgoing = Outgoing::new(head, target, body, route, exchange);
+        let request = outgoing.first(lease.as_ref());
+        let mut answer = self.send(index, route, request, &outgoing, lease.as_ref(), exchange).await?;
+        if let Some(lease) = &lease
+            && let Some(newer) = self.judge(route, lease, &answer, outgoing.can_repeat()).await
+            && let Some(again) = outgoing.again(Some(&newer))
+        {
+            drop(answer);
+            answer = self.send(index, route, again, &outgoing, Some(&newer), exchange).await?;
+            self.judge_replay(route, &newer, &answer);
+        }
+        let (mut head, body) = answer.into_parts();
+        headers::to_caller(&mut head.headers, route.provider);
+        Ok(Response::from_parts(head, ResponseBody::upstream(body, exchange)))
+    }
+
+    /// Sends a request; once more on a new connection where the one it was given to turns out to be dead and nothing
+    /// can have happened upstream (RFC 9110 §9.2.2).
+    async fn send(
+        &self,
+        index: usize,
+        route: &Route,
+        request: Request<body::RequestBody>,
+        outgoing: &Outgoing,
+        lease: Option<&Lease>,
+        exchange: &Rc<Exchange>,
+    ) -> Result<Response<UpstreamBody>, ProxyError> {
+        let tls = self.shared.tls[index].as_ref().map(|connector| &connector.0);
+        let (unsent, error) = match self.upstreams.send(index, route, tls, request, exchange, false).await {
+            Ok(answer) => return Ok(answer),
+            Err(SendError::Failed(error)) => return Err(error),
+            Err(SendError::Stale { unsent, error }) => (unsent, error),
+        };
+        let Some(request) = unsent.map(|request| *request).or_else(|| outgoing.again_if_safe(lease)) else {
+            return Err(error);
+        };
+        self.upstreams.send(index, route, tls, request, exchange, true).await.map_err(SendError::into_error)
+    }
+
+    /// Believes or doubts the token by the upstream's answer. Gives the lease to send the request again with, where
+    /// the token was refused and another one can be had.
+    async fn judge(
+        &self,
+        route: &Route,
+        lease: &Lease,
+        answer: &Response<UpstreamBody>,
+        can_repeat: bool,
+    ) -> Option<Lease> {
+        let pool = &self.shared.pool;
+        let Some(certainty) = refusal::of(answer.status(), answer.headers(), &route.refused_statuses) else {
+            self.believe(lease, answer.status(), answer.headers(), false);
+            return None;
+        };
+        let doubt = pool.reject(lease, certainty, false);
+        if can_repeat { pool.replacement(lease, doubt).await } else { None }
+    }
+
+    /// The same for the answer to a request that was sent again: there is no third time.
+    fn judge_replay(&self, route: &Route, lease: &Lease, answer: &Response<UpstreamBody>) {
+        match refusal::of(answer.status(), answer.headers(), &route.refused_statuses) {
+            Some(certainty) => {
+                let _ = self.shared.pool.reject(lease, certainty, true);
+            }
+            None => self.believe(lease, answer.status(), answer.headers(), true),
+        }
+    }
+
+    fn believe(&self, lease: &Lease, status: StatusCode, headers: &HeaderMap, replayed: bool) {
+        if status.is_success() || status.is_redirection() {
+            self.shared.pool.accept(lease, replayed);
+        } else if status == StatusCode::TOO_MANY_REQUESTS
+            && let Some(span) = answer::retry_after(headers, self.shared.clock.wall())
+        {
+            self.shared.pool.rest(lease, span);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The data plane's shell: listeners, one acceptor, and N workers that each serve their own connections.
+
+mod connection;
+mod listen;
+mod worker;
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+
+use self::listen::{Accepted, Listening};
+use self::worker::Worker;
+use crate::config::ListenId;
+use crate::proxy::Shared;
+use crate::proxy::exchange::CallerLimits;
+
+pub use self::listen::{BindError, Bound, bind};
+
+/// How long to wait after a failed accept: out of file descriptors, most often, so that at once would be in vain.
+const ACCEPT_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// How a server is run.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerSettings {
+    /// Threads of the data plane.
+    pub workers: usize,
+    /// Time limits for callers.
+    pub limits: CallerLimits,
+    /// How long running exchanges may take to finish once the server stops.
+    pub drain_timeout: Duration,
+}
+
+/// A running data plane. Dropped without [`Server::stop`], it stops as well, but nobody waits for it.
+#[derive(Debug)]
+pub struct Server {
+    /// Closed, it tells the acceptor to stop.
+    stop: UnixStream,
+    threads: Vec<JoinHandle<()>>,
+    finished: Vec<oneshot::Receiver<()>>,
+}
+
+impl Server {
+    /// Serves on bound listeners, on threads of its own.
+    ///
+    /// # Errors
+    /// When the system gives no threads or event queues.
+    pub fn start(bound: Vec<Bound>, shared: &Arc<Shared>, settings: ServerSettings) -> std::io::Result<Self> {
+        let (stop, stopped) = UnixStream::pair()?;
+        let mut server = Self { stop, threads: Vec::new(), finished: Vec::new() };
+        let mut gates = Vec::new();
+        for number in 0..settings.workers.max(1) {
+            let (gate, arrivals) = mpsc::unbounded_channel();
+            let load = Arc::new(AtomicUsize::new(0));
+            gates.push(Gate { gate, load: Arc::clone(&load) });
+            let worker = Worker { shared: Arc::clone(shared), arrivals, load, settings };
+            server.spawn(format!("worker-{number}"), move || worker.run())?;
+        }
+        server.spawn("acceptor".to_owned(), move || accept_all(&bound, &gates, &stopped))?;
+        Ok(server)
+    }
+
+    /// Stops accepting, lets running exchanges finish for at most the drain time-out, and returns when all threads
+    /// have ended.
+    pub async fn stop(self) {
+        drop(self.stop);
+        for finished in self.finished {
+            // An error means that the thread is gone, which is what is waited for.
+            let _ = finished.await;
+        }
+        for thread in self.threads {
+            if thread.join().is_err() {
+                warn!("a thread of the data plane had panicked");
+            }
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        name: String,
+        run: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let (done, finished) = oneshot::channel();
+        let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+            if let Err(error) = run() {
+                warn!(thread = name, %error, "a thread of the data plane cannot run");
+            }
+            drop(done);
+        })?;
+        self.threads.push(thread);
+        self.finished.push(finished);
+        Ok(())
+    }
+}
+
+/// The way to one worker.
+struct Gate {
+    gate: mpsc::UnboundedSender<Accepted>,
+    /// Connections that it serves.
+    load: Arc<AtomicUsize>,
+}
+
+/// The acceptor: hands each connection to the worker that has the fewest. Ends when the other end of `stopped` is
+/// closed; the workers' gates close with it.
+///
+/// It blocks on the listeners themselves: a runtime would register each connection twice.
+fn accept_all(bound: &[Bound], gates: &[Gate], stopped: &UnixStream) -> std::io::Result<()> {
+    loop {
+        let mut ready: Vec<_> = bound.iter().map(|one| PollFd::new(&one.listening, PollFlags::IN)).collect();
+        ready.push(PollFd::new(stopped, PollFlags::IN));
+        match poll(&mut ready, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        if ready.pop().is_some_and(|stop| !stop.revents().is_empty()) {
+            return Ok(());
+        }
+        let arrived = ready.iter().map(|one| !one.revents().is_empty()).collect::<Vec<_>>();
+        for listener in (0..bound.len()).filter(|listener| arrived[*listener]) {
+            if let Err(error) = accept_ready(&bound[listener], listener, gates) {
+                warn!(address = bound[listener].address, %error, "cannot accept connections");
+                // A pause that the signal to stop cuts short.
+                let _ = poll(&mut [PollFd::new(stopped, PollFlags::IN)], Some(&ACCEPT_PAUSE));
+            }
+        }
+    }
+}
+
+/// Accepts what has arrived at one listener.
+fn accept_ready(bound: &Bound, listener: ListenId, gates: &[Gate]) -> std::io::Result<()> {
+    loop {
+        match bound.listening.accept() {
+            Ok(stream) => {
+                let idlest = gates.iter().min_by_key(|gate| gate.load.load(Ordering::Relaxed));
+                if let Some(Gate { gate, load }) = idlest {
+                    load.fetch_add(1, Ordering::Relaxed);
+                    // A worker that is gone has said why; the connection closes.
+                    let _ = gate.send(Accepted { stream, listener });
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if is_callers_fault(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The caller went away before it was accepted.
+fn is_callers_fault(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let Self::Unix { path, .. } = self {
+            // Its file is ours to remove; already gone is as good.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

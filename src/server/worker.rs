@@ -1,0 +1,90 @@
+//! A worker: one thread, one runtime, its own callers and its own upstream connections.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::LocalOptions;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::spawn_local;
+
+use super::ServerSettings;
+use super::connection;
+use super::listen::Accepted;
+use crate::clock::ticker::{TICK, Ticker};
+use crate::proxy::exchange::Exchange;
+use crate::proxy::{Proxy, Shared};
+
+/// What a worker is started with.
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) arrivals: mpsc::UnboundedReceiver<Accepted>,
+    /// Connections given to it and not ended; the acceptor counts them in.
+    pub(super) load: Arc<AtomicUsize>,
+    pub(super) settings: ServerSettings,
+}
+
+impl Worker {
+    /// Serves what arrives until the acceptor is gone, then lets running exchanges finish.
+    pub(super) fn run(self) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build_local(LocalOptions::default())?;
+        runtime.block_on(self.serve());
+        Ok(())
+    }
+
+    async fn serve(mut self) {
+        let ticker = Ticker::new();
+        let proxy = Rc::new(Proxy::new(Arc::clone(&self.shared), &ticker));
+        spawn_local(tick(Rc::clone(&ticker), Rc::clone(&proxy)));
+        let draining = Rc::new(Cell::new(false));
+        let ended = Rc::new(Notify::new());
+        while let Some(Accepted { stream, listener }) = self.arrivals.recv().await {
+            let exchange = Exchange::new(&ticker, self.settings.limits);
+            let served =
+                connection::serve(stream, listener, Rc::clone(&proxy), exchange, Rc::clone(&draining));
+            let place = Counted { load: Arc::clone(&self.load), ended: Rc::clone(&ended) };
+            spawn_local(async move {
+                let _place = place;
+                served.await;
+            });
+        }
+        draining.set(true);
+        ticker.wake_all();
+        let drained = async {
+            while self.load.load(Ordering::Relaxed) > 0 {
+                ended.notified().await;
+            }
+        };
+        // What is left then is cut off.
+        let _ = tokio::time::timeout(self.settings.drain_timeout, drained).await;
+    }
+}
+
+/// Ticks while there is anything to time.
+async fn tick(ticker: Rc<Ticker>, proxy: Rc<Proxy>) {
+    loop {
+        if !proxy.has_idle() {
+            ticker.wanted().await;
+        }
+        tokio::time::sleep(TICK).await;
+        ticker.tick();
+        proxy.sweep();
+    }
+}
+
+/// A connection that counts as load until it is dropped, panics included.
+struct Counted {
+    load: Arc<AtomicUsize>,
+    ended: Rc<Notify>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+        self.ended.notify_one();
+    }
+}

@@ -1,0 +1,117 @@
+//! TLS towards upstreams and token endpoints: rustls, verification always on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::TlsConnector;
+
+use crate::config::TlsSettings;
+
+/// Why a TLS setting cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A PEM file cannot be read or holds something else.
+    #[error("cannot use {} as PEM: {reason}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, without its content.
+        reason: String,
+    },
+    /// A root certificate that rustls does not accept.
+    #[error("{} holds a certificate that cannot be a trusted root", path.display())]
+    Root {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The certificate and the key do not go together, or the key is of an unknown kind.
+    #[error("the certificate {} and the key {} cannot be used together", cert.display(), key.display())]
+    Identity {
+        /// The certificate chain.
+        cert: PathBuf,
+        /// Its key.
+        key: PathBuf,
+        /// Why not.
+        #[source]
+        source: rustls::Error,
+    },
+    /// No protocol version is usable; cannot happen with the built-in provider.
+    #[error("TLS cannot be set up")]
+    Setup(#[source] rustls::Error),
+}
+
+/// Makes connectors. The system's roots are read once, at the first need.
+#[derive(Debug, Default)]
+pub struct TlsFactory {
+    system: std::sync::OnceLock<Arc<RootCertStore>>,
+}
+
+impl TlsFactory {
+    /// A connector that verifies against the system's roots and those in `settings`, and shows our certificate
+    /// where there is one.
+    pub fn connector(&self, settings: &TlsSettings) -> Result<TlsConnector, TlsError> {
+        let mut roots = Arc::clone(self.system.get_or_init(|| Arc::new(system_roots())));
+        for path in &settings.ca {
+            let store = Arc::make_mut(&mut roots);
+            for certificate in certificates(path)? {
+                store.add(certificate).map_err(|source| TlsError::Root { path: path.clone(), source })?;
+            }
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Setup)?
+            .with_root_certificates(roots);
+        let mut config = match &settings.identity {
+            None => builder.with_no_client_auth(),
+            Some((cert, key)) => {
+                let chain = certificates(cert)?;
+                let private = PrivateKeyDer::from_pem_file(key).map_err(|error| pem_error(key, &error))?;
+                builder.with_client_auth_cert(chain, private).map_err(|source| TlsError::Identity {
+                    cert: cert.clone(),
+                    key: key.clone(),
+                    source,
+                })?
+            }
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
+}
+
+/// The system's roots, or the built-in ones where it has none (an empty container, say).
+fn system_roots() -> RootCertStore {
+    let mut store = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    store.add_parsable_certificates(found.certs);
+    if store.is_empty() {
+        store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    store
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| pem_error(path, &error))?;
+    if found.is_empty() {
+        return Err(TlsError::Pem { path: path.to_owned(), reason: "it holds no certificate".to_owned() });
+    }
+    Ok(found)
+}
+
+fn pem_error(path: &Path, error: &rustls::pki_types::pem::Error) -> TlsError {
+    use rustls::pki_types::pem::Error;
+    let reason = match error {
+        Error::Io(io) => io.to_string(),
+        Error::NoItemsFound => "it holds no such item".to_owned(),
+        _ => "it is malformed".to_owned(),
+    };
+    TlsError::Pem { path: path.to_owned(), reason }
+}
