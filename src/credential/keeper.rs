@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
@@ -23,6 +23,8 @@ const MAX_FETCHES: usize = 64;
 /// How often the files of secrets are looked at. Looking, unlike being told, misses neither a renamed file nor a
 /// volume that swaps a symlink two folders up.
 const FILE_CHECK: Duration = Duration::from_secs(1);
+/// How far the wall clock may get ahead between two looks before it is called a jump.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 /// The longest sleep. Timers stand still while a machine does; the clock that tokens expire by does not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
@@ -39,6 +41,8 @@ pub struct Keeper {
     due: BinaryHeap<Reverse<(Moment, AccountId)>>,
     scheduled: Vec<Option<Moment>>,
     files: Vec<WatchedFile>,
+    /// Both clocks at the last look, to notice when one of them leaves the other behind.
+    clocks: (Moment, SystemTime),
 }
 
 struct WatchedFile {
@@ -59,7 +63,9 @@ impl Keeper {
                 files.push(WatchedFile { account, path, seen });
             }
         }
+        let clocks = (pool.clock.now(), pool.clock.wall());
         Self {
+            clocks,
             scheduled: vec![None; pool.accounts.len()],
             pool,
             kicked,
@@ -90,7 +96,20 @@ impl Keeper {
                 () = tokio::time::sleep(sleep) => {}
             }
             self.look_at_due();
+            self.compare_clocks();
         }
+    }
+
+    /// A machine that was paused as a whole finds both its timers and its boot-time clock behind the wall clock:
+    /// tokens may be dead that do not look it, so every account is looked at.
+    fn compare_clocks(&mut self) {
+        let (now, wall) = (self.pool.clock.now(), self.pool.clock.wall());
+        let passed = wall.duration_since(self.clocks.1).unwrap_or_default();
+        if passed > now.since(self.clocks.0) + CLOCK_TOLERANCE {
+            info!("the wall clock jumped ahead; tokens that would be dead by it are fetched anew");
+            (0..self.pool.accounts.len()).for_each(|id| self.look(id));
+        }
+        self.clocks = (now, wall);
     }
 
     /// Asks an account's machine what it needs, and sees to it.

@@ -21,6 +21,8 @@ pub struct Machine {
     permanent: bool,
     /// Not before this; after a failure.
     next_try: Option<Moment>,
+    /// Not before this, whatever happens: no chain of events makes a busy loop.
+    not_before: Moment,
     /// A fetch is wanted ahead of the schedule: the secret changed, or the token was refused.
     wanted: Option<Wanted>,
     /// Refusals cost no fetch before this moment.
@@ -147,6 +149,7 @@ impl Machine {
             failures: 0,
             permanent: false,
             next_try: None,
+            not_before: Moment::default(),
             wanted: None,
             quiet_until: None,
             futile: 0,
@@ -165,7 +168,7 @@ impl Machine {
             (Some(held), None) => held.refresh_at,
         };
         let Some(due) = due else { return Next::Rest };
-        let due = self.next_try.map_or(due, |after| after.max(due));
+        let due = self.next_try.map_or(due, |after| after.max(due)).max(self.not_before);
         if due > now {
             return match self.expiry() {
                 Next::At(expiry) => Next::At(expiry.min(due)),
@@ -173,6 +176,7 @@ impl Machine {
             };
         }
         self.phase = Phase::Fetching { since: now, stale: false };
+        self.not_before = now + schedule::MIN_PAUSE;
         Next::Fetch
     }
 
@@ -194,8 +198,7 @@ impl Machine {
             Some(lifetime) => Some(schedule::refresh_after(lifetime, self.margin, draw)),
             None => span.look_again,
         };
-        // Part of the lifetime may have passed on the way; a refresh that is due at once would be a busy loop.
-        let refresh_at = refresh.map(|after| (since + after).max(now + schedule::MIN_PAUSE));
+        let refresh_at = refresh.map(|after| since + after);
         let spent = now.since(since);
         self.held.insert(Held {
             generation: self.generation,

@@ -109,6 +109,11 @@ impl Lease {
         &self.token.header.name
     }
 
+    /// The name of the account that it is of.
+    pub fn account_name<'a>(&self, pool: &'a TokenPool) -> &'a str {
+        &pool.accounts[self.account].name
+    }
+
     /// Its generation within its account; the first is 1.
     pub fn generation(&self) -> u64 {
         self.token.generation

@@ -1,0 +1,336 @@
+//! The token pool under paused time: how many fetches, when, and who waits for what. No test here takes wall time.
+
+mod scripted;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use scripted::{Act, Script, failing, pool, pool_with, token};
+use sidekey::clock::Clock;
+use sidekey::config::Strategy;
+use sidekey::credential::answer::AnswerError;
+use sidekey::credential::machine::State;
+use sidekey::credential::{Certainty, LeaseError};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_leases_on_an_empty_pool_make_one_fetch() {
+    let script = Script::new(|_| Act::after(Duration::from_secs(1), token(HOUR)));
+    let (pool, _keeper) = pool(&script);
+    let mut waiting = JoinSet::new();
+    for _ in 0..10_000 {
+        let pool = Arc::clone(&pool);
+        waiting.spawn(async move { pool.lease(0).await });
+    }
+    let leases = waiting.join_all().await;
+    assert!(leases.iter().all(|lease| lease.as_ref().is_ok_and(|lease| lease.generation() == 1)));
+    assert_eq!(script.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_rejections_of_one_generation_make_one_fetch() {
+    let script = Script::new(|_| Act::after(Duration::from_secs(1), token(HOUR)));
+    let (pool, _keeper) = pool(&script);
+    let first = pool.lease(0).await.unwrap();
+    let mut waiting = JoinSet::new();
+    for _ in 0..10_000 {
+        let (pool, first) = (Arc::clone(&pool), first.clone());
+        waiting.spawn(async move {
+            let verdict = pool.reject(&first, Certainty::Likely, false);
+            pool.replacement(&first, verdict).await
+        });
+    }
+    let newer = waiting.join_all().await;
+    assert!(newer.iter().all(|lease| lease.as_ref().is_some_and(|lease| lease.generation() == 2)));
+    assert_eq!(script.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_rejection_does_not_retire_its_successor() {
+    let script = Script::new(|_| Act::now(token(HOUR)));
+    let (pool, _keeper) = pool(&script);
+    let first = pool.lease(0).await.unwrap();
+    let verdict = pool.reject(&first, Certainty::Definite, false);
+    let second = pool.replacement(&first, verdict).await.unwrap();
+    assert_eq!(second.generation(), 2);
+    let late = pool.reject(&first, Certainty::Definite, false);
+    let again = pool.replacement(&first, late).await.unwrap();
+    assert_eq!((again.generation(), script.fetches()), (2, 2));
+    assert_eq!(pool.try_lease(0).unwrap().generation(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_with_tokens_of_an_hour_makes_about_a_fetch_an_hour_at_jittered_moments() {
+    let script = Script::new(|_| Act::now(token(HOUR)));
+    let (pool, _keeper) = pool(&script);
+    let end = Instant::now() + 24 * HOUR;
+    while Instant::now() < end {
+        sleep(Duration::from_secs(60)).await;
+        assert!(pool.try_lease(0).is_some());
+    }
+    assert!((14..=34).contains(&script.fetches()), "{}", script.fetches());
+    let gaps: Vec<_> = script.moments().windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let (least, most) = (gaps.iter().min().unwrap(), gaps.iter().max().unwrap());
+    // Timers have a granularity of a millisecond.
+    assert!(*least >= Duration::from_secs(2700) && *most <= Duration::from_millis(3_060_010), "{least:?} {most:?}");
+    assert!(most.saturating_sub(*least) > Duration::from_secs(30), "not jittered: {least:?} {most:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_shorter_than_the_margin_is_not_noticed() {
+    // Fresh tokens are refreshed after 45–51 min; the endpoint is down from minute 40 to 58.
+    let start = Instant::now();
+    let down = move || (40 * 60..58 * 60).contains(&start.elapsed().as_secs());
+    let script = Script::new(move |_| if down() { failing() } else { Act::now(token(HOUR)) });
+    let (pool, _keeper) = pool(&script);
+    pool.lease(0).await.unwrap();
+    for _ in 0..90 * 60 {
+        sleep(Duration::from_secs(1)).await;
+        assert!(pool.try_lease(0).is_some(), "at {:?}", start.elapsed());
+    }
+    assert!(script.fetches() > 3, "it was tried during the outage");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_longer_outage_fails_closed_exactly_at_expiry_and_heals() {
+    let start = Instant::now();
+    let down = move || (40 * 60..80 * 60).contains(&start.elapsed().as_secs());
+    let script = Script::new(move |_| if down() { failing() } else { Act::now(token(HOUR)) });
+    let (pool, _keeper) = pool(&script);
+    pool.lease(0).await.unwrap();
+    sleep(HOUR - Duration::from_millis(2) - start.elapsed()).await;
+    assert!(pool.try_lease(0).is_some(), "the old token serves until it expires");
+    sleep(Duration::from_millis(4)).await;
+    assert!(pool.try_lease(0).is_none(), "and not a moment longer");
+    let refused = pool.lease(0).await.unwrap_err();
+    assert!(matches!(refused, LeaseError::Unavailable { retry_after, .. } if retry_after >= Duration::from_secs(1)));
+    assert_eq!(pool.records()[0].state, State::Failing);
+    // A passing error is tried again within half a minute.
+    sleep(80 * Duration::from_secs(60) + Duration::from_secs(31) - start.elapsed()).await;
+    assert_eq!(pool.try_lease(0).unwrap().generation(), 2);
+    assert_eq!(pool.records()[0].state, State::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_lifetime_makes_a_busy_loop() {
+    let ten_years = 10 * 365 * 24 * HOUR;
+    // Lifetime, and the most fetches that an hour may cost.
+    let rows = [
+        (Duration::from_millis(1), 36_001),
+        (Duration::from_millis(100), 36_001),
+        (Duration::from_secs(1), 4_801),
+        (Duration::from_secs(2), 2_401),
+        (Duration::from_secs(60), 81),
+        (HOUR, 2),
+        (ten_years, 1),
+    ];
+    for (lifetime, most) in rows {
+        let script = Script::new(move |_| Act::now(token(lifetime)));
+        let (pool, _keeper) = pool(&script);
+        pool.lease(0).await.unwrap();
+        sleep(HOUR).await;
+        assert!(script.fetches() <= most, "{lifetime:?}: {} fetches", script.fetches());
+        assert!(script.fetches() >= most / 2, "{lifetime:?}: {} fetches", script.fetches());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_dead_on_arrival_are_failures_that_back_off() {
+    let script = Script::new(|_| Act::now(Err(AnswerError::ExpiredOnArrival.into())));
+    let (pool, _keeper) = pool(&script);
+    assert!(pool.lease(0).await.is_err());
+    sleep(HOUR).await;
+    assert!(script.fetches() < 400, "{}", script.fetches());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_spends_its_lifetime_on_the_way_is_not_leased() {
+    let script = Script::new(|_| Act::after(Duration::from_secs(3), token(Duration::from_secs(2))));
+    let (pool, _keeper) = pool(&script);
+    assert!(pool.lease(0).await.is_err());
+    assert!(script.fetches() <= 5, "{}", script.fetches());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_goes_away_does_not_cancel_the_fetch_for_the_others() {
+    let script = Script::new(|_| Act::after(Duration::from_secs(2), token(HOUR)));
+    let (pool, _keeper) = pool(&script);
+    let gone = tokio::spawn({
+        let pool = Arc::clone(&pool);
+        async move { pool.lease(0).await }
+    });
+    let stays = tokio::spawn({
+        let pool = Arc::clone(&pool);
+        async move { pool.lease(0).await }
+    });
+    sleep(Duration::from_secs(1)).await;
+    gone.abort();
+    assert_eq!(stays.await.unwrap().unwrap().generation(), 1);
+    assert_eq!(script.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_wait_so_long_and_are_so_many() {
+    let script = Script::new(|_| Act::after(Duration::from_secs(60), token(HOUR)));
+    let (pool, _keeper) = pool_with(&[&script], Clock::of_runtime(), |spec| spec.lease_queue = 3);
+    let begun = Instant::now();
+    let full = Arc::new(AtomicUsize::new(0));
+    let mut waiting = JoinSet::new();
+    for _ in 0..5 {
+        let (pool, full) = (Arc::clone(&pool), Arc::clone(&full));
+        waiting.spawn(async move {
+            if let Err(LeaseError::QueueFull { .. }) = pool.lease(0).await {
+                full.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    waiting.join_all().await;
+    assert_eq!(full.load(Ordering::Relaxed), 2);
+    assert_eq!(begun.elapsed().as_secs(), 10, "lease_timeout");
+    sleep(Duration::from_secs(60)).await;
+    assert!(pool.lease(0).await.is_ok(), "places are given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permanent_error_fails_at_once_and_is_tried_slowly() {
+    let script = Script::new(|_| Act::now(Err(invalid_client().into())));
+    let (pool, _keeper) = pool(&script);
+    let begun = Instant::now();
+    assert!(pool.lease(0).await.is_err());
+    assert_eq!(begun.elapsed(), Duration::ZERO, "nothing to wait for");
+    assert_eq!(pool.records()[0].state, State::Dead);
+    sleep(HOUR).await;
+    assert!((6..=25).contains(&script.fetches()), "{}", script.fetches());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_fails_half_of_the_time_fails_nobody() {
+    let script = Script::new(|call| if call % 2 == 0 { failing() } else { Act::now(token(Duration::from_secs(2))) });
+    let (pool, _keeper) = pool(&script);
+    for _ in 0..600 {
+        sleep(Duration::from_millis(100)).await;
+        pool.lease(0).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_slept_does_not_send_a_token_that_expired_meanwhile() {
+    let script = Script::new(|_| Act::now(token(HOUR)));
+    let clock = Clock::of_runtime();
+    let (pool, _keeper) = pool_with(&[&script], clock.clone(), |_| {});
+    pool.lease(0).await.unwrap();
+    clock.suspend(2 * HOUR);
+    assert!(pool.try_lease(0).is_none(), "timers have not moved, but the token is dead");
+    assert_eq!(pool.lease(0).await.unwrap().generation(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_throws_no_good_token_away() {
+    let script = Script::new(|_| Act::now(token(HOUR)));
+    let clock = Clock::of_runtime();
+    let (pool, _keeper) = pool_with(&[&script], clock.clone(), |_| {});
+    pool.lease(0).await.unwrap();
+    clock.step_wall(365 * 24 * HOUR);
+    assert_eq!(pool.try_lease(0).unwrap().generation(), 1, "it serves on");
+    // It may be the wall clock that is right, after a pause of the whole machine: so a new one is fetched, once.
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(pool.try_lease(0).unwrap().generation(), 2);
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(script.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permission_error_does_not_cost_a_fetch_for_each_request() {
+    let script = Script::new(|_| Act::now(token(HOUR)));
+    let (pool, _keeper) = pool(&script);
+    // Every second, one request is refused whatever its token, and another one is accepted.
+    for _ in 0..1800 {
+        let lease = pool.lease(0).await.unwrap();
+        pool.accept(&lease, false);
+        let verdict = pool.reject(&lease, Certainty::Possible, false);
+        if let Some(newer) = pool.replacement(&lease, verdict).await {
+            pool.accept(&newer, false);
+            assert!(pool.replacement(&newer, pool.reject(&newer, Certainty::Possible, true)).await.is_none());
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!((2..=12).contains(&script.fetches()), "{}", script.fetches());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_may_be_a_permission_leaves_the_token_in_force_for_the_others() {
+    let script = Script::new(|call| Act::after(Duration::from_secs(if call == 0 { 0 } else { 5 }), token(HOUR)));
+    let (pool, _keeper) = pool(&script);
+    let lease = pool.lease(0).await.unwrap();
+    let _ = pool.reject(&lease, Certainty::Possible, false);
+    assert_eq!(pool.try_lease(0).unwrap().generation(), 1);
+    let _ = pool.reject(&lease, Certainty::Likely, false);
+    assert!(pool.try_lease(0).is_none(), "a 401 retires it");
+    assert_eq!(pool.lease(0).await.unwrap().generation(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_revoked_again_and_again_is_fetched_again_and_again() {
+    let script = Script::new(|_| Act::now(token(HOUR)));
+    let (pool, _keeper) = pool(&script);
+    for round in 1..=50 {
+        let lease = pool.lease(0).await.unwrap();
+        assert_eq!(lease.generation(), round);
+        pool.accept(&lease, round > 1);
+        sleep(Duration::from_millis(500)).await;
+        let verdict = pool.reject(&lease, Certainty::Likely, false);
+        assert!(pool.replacement(&lease, verdict).await.is_some(), "round {round}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failover_goes_to_the_next_client_and_comes_back() {
+    let start = Instant::now();
+    let first = Script::new(move |_| {
+        let revoked = (2 * 3600..4 * 3600).contains(&start.elapsed().as_secs());
+        if revoked { Act::now(Err(invalid_client().into())) } else { Act::now(token(HOUR)) }
+    });
+    let second = Script::new(|_| Act::now(token(HOUR)));
+    let (pool, _keeper) = pool_with(&[&first, &second], Clock::of_runtime(), |_| {});
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(pool.lease(0).await.unwrap().account_name(&pool), "client 0");
+    sleep(3 * HOUR - start.elapsed()).await;
+    assert_eq!(pool.lease(0).await.unwrap().account_name(&pool), "client 1");
+    sleep(4 * HOUR + Duration::from_secs(601) - start.elapsed()).await;
+    assert_eq!(pool.lease(0).await.unwrap().account_name(&pool), "client 0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_told_to_slow_down_rests_and_comes_back() {
+    let scripts = [(); 3].map(|()| Script::new(|_| Act::now(token(HOUR))));
+    let (pool, _keeper) =
+        pool_with(&scripts.each_ref(), Clock::of_runtime(), |spec| spec.strategy = Strategy::Spread);
+    sleep(Duration::from_secs(1)).await;
+    let used = |count: usize| {
+        let mut names: Vec<_> =
+            (0..count).map(|_| pool.try_lease(0).unwrap().account_name(&pool).to_owned()).collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    assert_eq!(used(3), ["client 0", "client 1", "client 2"], "in turns");
+    let lease = pool.try_lease(0).unwrap();
+    let resting = lease.account_name(&pool).to_owned();
+    pool.rest(&lease, Duration::from_secs(30));
+    assert!(!used(6).contains(&resting));
+    sleep(Duration::from_secs(31)).await;
+    assert!(used(3).contains(&resting));
+}
+
+fn invalid_client() -> AnswerError {
+    AnswerError::OAuth {
+        status: http::StatusCode::UNAUTHORIZED,
+        error: "invalid_client".into(),
+        description: None,
+        retry_after: None,
+    }
+}
