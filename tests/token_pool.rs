@@ -76,7 +76,10 @@ async fn a_day_with_tokens_of_an_hour_makes_about_a_fetch_an_hour_at_jittered_mo
     let gaps: Vec<_> = script.moments().windows(2).map(|pair| pair[1] - pair[0]).collect();
     let (least, most) = (gaps.iter().min().unwrap(), gaps.iter().max().unwrap());
     // Timers have a granularity of a millisecond.
-    assert!(*least >= Duration::from_secs(2700) && *most <= Duration::from_millis(3_060_010), "{least:?} {most:?}");
+    assert!(
+        *least >= Duration::from_secs(2700) && *most <= Duration::from_millis(3_060_010),
+        "{least:?} {most:?}"
+    );
     assert!(most.saturating_sub(*least) > Duration::from_secs(30), "not jittered: {least:?} {most:?}");
 }
 
@@ -107,7 +110,9 @@ async fn a_longer_outage_fails_closed_exactly_at_expiry_and_heals() {
     sleep(Duration::from_millis(4)).await;
     assert!(pool.try_lease(0).is_none(), "and not a moment longer");
     let refused = pool.lease(0).await.unwrap_err();
-    assert!(matches!(refused, LeaseError::Unavailable { retry_after, .. } if retry_after >= Duration::from_secs(1)));
+    assert!(
+        matches!(refused, LeaseError::Unavailable { retry_after, .. } if retry_after >= Duration::from_secs(1))
+    );
     assert_eq!(pool.records()[0].state, State::Failing);
     // A passing error is tried again within half a minute.
     sleep(80 * Duration::from_secs(60) + Duration::from_secs(31) - start.elapsed()).await;
@@ -209,7 +214,8 @@ async fn a_permanent_error_fails_at_once_and_is_tried_slowly() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_fails_half_of_the_time_fails_nobody() {
-    let script = Script::new(|call| if call % 2 == 0 { failing() } else { Act::now(token(Duration::from_secs(2))) });
+    let script =
+        Script::new(|call| if call % 2 == 0 { failing() } else { Act::now(token(Duration::from_secs(2))) });
     let (pool, _keeper) = pool(&script);
     for _ in 0..600 {
         sleep(Duration::from_millis(100)).await;
@@ -263,7 +269,8 @@ async fn a_permission_error_does_not_cost_a_fetch_for_each_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_may_be_a_permission_leaves_the_token_in_force_for_the_others() {
-    let script = Script::new(|call| Act::after(Duration::from_secs(if call == 0 { 0 } else { 5 }), token(HOUR)));
+    let script =
+        Script::new(|call| Act::after(Duration::from_secs(if call == 0 { 0 } else { 5 }), token(HOUR)));
     let (pool, _keeper) = pool(&script);
     let lease = pool.lease(0).await.unwrap();
     let _ = pool.reject(&lease, Certainty::Possible, false);

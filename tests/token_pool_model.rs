@@ -23,6 +23,8 @@ struct World {
     secret: u8,
     /// The version of the secret that the token in force came of.
     held_secret: u8,
+    /// The version of the secret that the last ended fetch was begun with.
+    tried_secret: Option<u8>,
     /// Generations up to this one are revoked upstream.
     revoked: u64,
     requests: [Request; 2],
@@ -34,9 +36,15 @@ struct World {
 enum Request {
     Idle,
     /// It is upstream with a lease of this generation.
-    Sent { generation: u64, replayed: bool },
+    Sent {
+        generation: u64,
+        replayed: bool,
+    },
     /// It was refused and waits for a replacement.
-    Refused { generation: u64, attempts: u64 },
+    Refused {
+        generation: u64,
+        attempts: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,6 +106,7 @@ impl Model for PoolModel {
             fetching: Vec::new(),
             secret: 0,
             held_secret: 0,
+            tried_secret: None,
             revoked: 0,
             requests: [Request::Idle; 2],
             broken: None,
@@ -170,10 +179,11 @@ impl Model for PoolModel {
                     world.broken = Some("a generation was skipped or used twice");
                 }
                 world.held_secret = version;
+                world.tried_secret = Some(version);
                 world.look();
             }
             Step::FetchFails { permanent } => {
-                world.fetching.remove(0);
+                world.tried_secret = Some(world.fetching.remove(0));
                 let before = world.leasable();
                 world.machine.failed(permanent, None, now, 0.5);
                 if world.leasable() != before {
@@ -199,12 +209,17 @@ impl Model for PoolModel {
                 if before.is_some_and(|held| held > generation) && world.leasable() != before {
                     world.broken = Some("a late refusal retired the successor");
                 }
+                if before.is_some_and(|held| held > generation) && matches!(verdict, Verdict::Await { .. }) {
+                    world.broken = Some("a late refusal cost a fetch");
+                }
                 if certainty == Certainty::Possible && world.leasable() != before {
                     world.broken = Some("a refusal that may be a permission retired the token");
                 }
                 world.requests[id] = match verdict {
                     Verdict::Await { attempts } => Request::Refused { generation, attempts },
-                    Verdict::Newer => Request::Sent { generation: world.machine.generation(), replayed: true },
+                    Verdict::Newer => {
+                        Request::Sent { generation: world.machine.generation(), replayed: true }
+                    }
                     Verdict::Pass => Request::Idle,
                 };
                 if replayed && world.requests[id] != Request::Idle {
@@ -233,9 +248,9 @@ impl Model for PoolModel {
             Property::always("an account without a token tries to get one", |_, world: &World| {
                 world.leasable().is_some() || !world.fetching.is_empty() || fetches_in_the_end(world)
             }),
-            Property::always("a token of an old secret is replaced", |_, world: &World| {
-                let current = world.held_secret == world.secret;
-                current || world.fetching.contains(&world.secret) || fetches_in_the_end(world)
+            Property::always("a changed secret is tried at once", |_, world: &World| {
+                let tried = world.tried_secret.is_none_or(|version| version == world.secret);
+                tried || world.fetching.contains(&world.secret) || fetches_at_once(world)
             }),
             Property::sometimes("a replay succeeds", |_, world: &World| {
                 world.requests.iter().any(|request| matches!(request, Request::Sent { replayed: true, .. }))
@@ -260,6 +275,19 @@ fn fetches_in_the_end(world: &World) -> bool {
     }
     let later = Duration::from_secs(24 * 3600);
     machine.next(world.now() + later, world.wall() + later) == Next::Fetch
+}
+
+/// However the fetch in flight ends, does the next one follow within a second?
+fn fetches_at_once(world: &World) -> bool {
+    let soon = Duration::from_secs(1);
+    let next = |mut machine: Machine| machine.next(world.now() + soon, world.wall()) == Next::Fetch;
+    if world.fetching.is_empty() {
+        return next(world.machine.clone());
+    }
+    let (mut fails, mut succeeds) = (world.machine.clone(), world.machine.clone());
+    fails.failed(true, None, world.now(), 1.0);
+    succeeds.fetched(Span { lifetime: Some(LIFETIME), look_again: None }, world.now(), world.wall(), 0.5);
+    next(fails) && next(succeeds)
 }
 
 #[test]
