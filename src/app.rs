@@ -64,6 +64,7 @@ impl App {
             rules: Rules::new(config),
             pool: Arc::clone(&pool),
             tls: upstream_tls(config, &tls)?,
+            transactions: Arc::default(),
             clock: clock.clone(),
         });
         let bound = server::bind(&config.server.listeners)?;

@@ -10,17 +10,20 @@ pub mod refusal;
 mod report;
 pub mod route;
 mod rules;
+pub mod transactions;
 mod upstream;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use self::exchange::Exchange;
 use self::outgoing::Outgoing;
 use self::report::Reporter;
+use self::transactions::{Opening, Step, Transactions};
 use self::upstream::{SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
 use crate::config::{ListenId, Route};
@@ -40,6 +43,8 @@ pub struct Shared {
     pub pool: Arc<TokenPool>,
     /// TLS towards each route's upstream; none for clear text.
     pub tls: Vec<Option<Connector>>,
+    /// Which lease each open transaction belongs to.
+    pub transactions: Arc<Transactions>,
     /// Tells when an upstream's `Retry-After` is a date.
     pub clock: crate::clock::Clock,
 }
@@ -103,24 +108,63 @@ impl Proxy {
         exchange: &Rc<Exchange>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         headers::to_upstream(&mut head.headers, route.provider, &route.upstream);
-        let lease = match route.credential {
-            Some(credential) => Some(self.shared.pool.lease(credential).await?),
-            None => None,
-        };
+        let (method, path) = (head.method.clone(), target.clone());
+        let step = transactions::step(route, &method, path.path());
+        if let Step::Begins(_) = step {
+            // Its answer names the transaction, and must be readable.
+            head.headers.remove(ACCEPT_ENCODING);
+        }
+        let mut lease = self.lease(route, index, step).await?;
         let mut outgoing = Outgoing::new(head, target, body, route, exchange);
         let request = outgoing.first(lease.as_ref());
         let mut answer = self.send(index, route, request, &outgoing, lease.as_ref(), exchange).await?;
-        if let Some(lease) = &lease
-            && let Some(newer) = self.judge(route, lease, &answer, outgoing.can_repeat()).await
-            && let Some(again) = outgoing.again(Some(&newer))
-        {
-            drop(answer);
-            answer = self.send(index, route, again, &outgoing, Some(&newer), exchange).await?;
-            self.judge_replay(route, &newer, &answer);
+        if let Some(refused) = &lease {
+            let can_repeat = step.may_change_token() && outgoing.can_repeat();
+            if let Some(newer) = self.judge(route, refused, &answer, can_repeat).await
+                && let Some(again) = outgoing.again(Some(&newer))
+            {
+                drop(answer);
+                answer = self.send(index, route, again, &outgoing, Some(&newer), exchange).await?;
+                self.judge_replay(route, &newer, &answer);
+                lease = Some(newer);
+            }
         }
+        let opening = self.note_transaction(index, step, answer.status(), lease);
         let (mut head, body) = answer.into_parts();
         headers::to_caller(&mut head.headers, route.provider);
-        Ok(Response::from_parts(head, ResponseBody::upstream(body, exchange)))
+        Ok(Response::from_parts(head, ResponseBody::upstream(body, opening, exchange)))
+    }
+
+    /// The lease for a request: that of its transaction, else one of the pool's.
+    async fn lease(&self, route: &Route, index: usize, step: Step<'_>) -> Result<Option<Lease>, ProxyError> {
+        let Some(credential) = route.credential else { return Ok(None) };
+        if let Step::Within { transaction, .. } = step
+            && let Some(lease) = self.shared.transactions.lease(index, transaction, &self.shared.pool)
+        {
+            return Ok(Some(lease));
+        }
+        Ok(Some(self.shared.pool.lease(credential).await?))
+    }
+
+    /// Keeps the record of open transactions by what the upstream answered.
+    fn note_transaction(
+        &self,
+        index: usize,
+        step: Step<'_>,
+        status: StatusCode,
+        lease: Option<Lease>,
+    ) -> Option<Opening> {
+        let transactions = &self.shared.transactions;
+        match step {
+            Step::Begins(path) if status.is_success() => Some(transactions.opening(index, path, lease?)),
+            Step::Within { transaction, ends } => {
+                if (ends && !status.is_server_error()) || status == StatusCode::NOT_FOUND {
+                    transactions.forget(index, transaction);
+                }
+                None
+            }
+            Step::Begins(_) | Step::Outside => None,
+        }
     }
 
     /// Sends a request; once more on a new connection where the one it was given to turns out to be dead and nothing

@@ -220,6 +220,11 @@ impl TokenPool {
             .or_else(|| self.candidates(group).find_map(|id| self.lease_of(id, now)))
     }
 
+    /// Is a lease's token still alive, whether it is in force or not?
+    pub fn is_valid(&self, lease: &Lease) -> bool {
+        lease.token.expires.is_none_or(|at| self.clock.now() < at)
+    }
+
     /// The accounts in the order in which they are to be tried.
     fn candidates<'a>(&'a self, group: &'a Credential) -> impl Iterator<Item = AccountId> + 'a {
         let count = group.accounts.len();

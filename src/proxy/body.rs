@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::exchange::Exchange;
+use super::transactions::Opening;
 use super::upstream::UpstreamBody;
 
 /// The body of a request to an upstream.
@@ -172,7 +173,7 @@ pub struct ResponseBody {
 #[derive(Debug)]
 enum Kind {
     Own(Option<Bytes>),
-    Upstream(UpstreamBody),
+    Upstream(UpstreamBody, Option<Box<Opening>>),
 }
 
 impl ResponseBody {
@@ -182,8 +183,8 @@ impl ResponseBody {
     }
 
     /// An upstream's answer.
-    pub(crate) fn upstream(body: UpstreamBody, exchange: &Rc<Exchange>) -> Self {
-        Self { kind: Kind::Upstream(body), exchange: Rc::clone(exchange) }
+    pub(crate) fn upstream(body: UpstreamBody, opening: Option<Opening>, exchange: &Rc<Exchange>) -> Self {
+        Self { kind: Kind::Upstream(body, opening.map(Box::new)), exchange: Rc::clone(exchange) }
     }
 }
 
@@ -203,21 +204,29 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut self.get_mut().kind {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Upstream(body) => body.poll_frame(cx),
+            Kind::Upstream(body, opening) => {
+                let polled = body.poll_frame(cx);
+                if let (Some(opening), Poll::Ready(Some(Ok(frame)))) = (opening, &polled)
+                    && let Some(chunk) = frame.data_ref()
+                {
+                    opening.see(chunk);
+                }
+                polled
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Own(bytes) => bytes.is_none(),
-            Kind::Upstream(body) => body.is_end_stream(),
+            Kind::Upstream(body, _) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Kind::Upstream(body) => body.size_hint(),
+            Kind::Upstream(body, _) => body.size_hint(),
         }
     }
 }

@@ -1,0 +1,258 @@
+//! Neo4j transactions keep their token: one belongs to the exact token that opened it, so requests within it carry
+//! the lease that its first request had, even when the pool has moved on.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http::Method;
+use serde::Deserialize;
+
+use crate::config::{Provider, Route};
+use crate::credential::{Lease, TokenPool};
+
+const SHARDS: usize = 16;
+/// Open transactions that are known at most in each shard; the least recently opened one is forgotten first.
+const PER_SHARD: usize = 1024;
+/// How much of the answer to a begin is looked at: its end, where the transaction is named.
+const TAIL_BYTES: usize = 64 * 1024;
+
+/// The open transactions of all routes, shared by all workers. Touched only by requests about transactions.
+#[derive(Debug)]
+pub struct Transactions {
+    shards: [Mutex<Shard>; SHARDS],
+    hasher: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// By route and path: `/db/neo4j/query/v2/tx/ID`.
+    open: HashMap<Key, Open>,
+    opened: u64,
+}
+
+type Key = (usize, Box<str>);
+
+#[derive(Debug)]
+struct Open {
+    lease: Lease,
+    /// Its number among those opened in the shard.
+    order: u64,
+}
+
+/// What a request has to do with a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step<'a> {
+    /// Nothing.
+    Outside,
+    /// It opens one, under this path.
+    Begins(&'a str),
+    /// It belongs to the one with this path.
+    Within {
+        /// `/db/neo4j/query/v2/tx/ID`.
+        transaction: &'a str,
+        /// Does it commit it or roll it back?
+        ends: bool,
+    },
+}
+
+impl Step<'_> {
+    /// May the request be sent again with another token?
+    pub(crate) fn may_change_token(&self) -> bool {
+        !matches!(self, Self::Within { .. })
+    }
+}
+
+/// What a request to `path` (the upstream's) has to do with a transaction, of the Query API or the older HTTP API.
+pub(crate) fn step<'a>(route: &Route, method: &Method, path: &'a str) -> Step<'a> {
+    if route.provider != Provider::Neo4j || route.credential.is_none() {
+        return Step::Outside;
+    }
+    let Some(end) = end_of_collection(path) else { return Step::Outside };
+    let (transactions, rest) = path.split_at(end);
+    let mut segments = rest.split('/').filter(|segment| !segment.is_empty());
+    match (rest.as_bytes().first(), segments.next(), segments.next(), segments.next()) {
+        (None | Some(b'/'), None, ..) if *method == Method::POST => Step::Begins(transactions),
+        // Of the older API: opened and committed at once.
+        (_, Some("commit"), None, _) => Step::Outside,
+        (Some(b'/'), Some(id), last @ (None | Some("commit")), None) => {
+            let start = end + rest.find(id).unwrap_or_default();
+            let ends = last.is_some() || *method == Method::DELETE;
+            Step::Within { transaction: &path[..start + id.len()], ends }
+        }
+        _ => Step::Outside,
+    }
+}
+
+/// Where the path of a database's transactions ends: `/db/NAME/query/v2/tx` or `/db/NAME/tx`.
+fn end_of_collection(path: &str) -> Option<usize> {
+    let name = path.find("/db/")? + "/db/".len();
+    let end = name + path[name..].find('/')?;
+    ["/query/v2/tx", "/tx"].iter().find(|api| path[end..].starts_with(**api)).map(|api| end + api.len())
+}
+
+impl Transactions {
+    /// None open.
+    pub fn new() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
+    }
+
+    /// The lease that opened a transaction, as long as its token is valid.
+    pub(crate) fn lease(&self, route: usize, transaction: &str, pool: &TokenPool) -> Option<Lease> {
+        let key = (route, transaction.into());
+        let mut shard = self.shard(&key);
+        let open = shard.open.get(&key)?;
+        if pool.is_valid(&open.lease) {
+            return Some(open.lease.clone());
+        }
+        // With its token dead the transaction is lost; the server says so itself.
+        shard.open.remove(&key);
+        None
+    }
+
+    /// A transaction has ended.
+    pub(crate) fn forget(&self, route: usize, transaction: &str) {
+        let key = (route, transaction.into());
+        self.shard(&key).open.remove(&key);
+    }
+
+    /// Watches the answer to a request that opened a transaction.
+    pub(crate) fn opening(self: &Arc<Self>, route: usize, path: &str, lease: Lease) -> Opening {
+        Opening { ledger: Arc::clone(self), route, path: path.into(), lease, tail: Vec::new() }
+    }
+
+    fn bind(&self, key: Key, lease: Lease) {
+        let mut shard = self.shard(&key);
+        if shard.open.len() >= PER_SHARD {
+            let oldest = shard.open.iter().min_by_key(|(_, open)| open.order).map(|(key, _)| key.clone());
+            oldest.and_then(|key| shard.open.remove(&key));
+        }
+        shard.opened += 1;
+        let order = shard.opened;
+        shard.open.insert(key, Open { lease, order });
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+        #[allow(clippy::cast_possible_truncation)] // any bits will do
+        let index = self.hasher.hash_one(key) as usize % SHARDS;
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Transactions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The answer to a request that opened a transaction, watched for the transaction's id while it passes.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    ledger: Arc<Transactions>,
+    route: usize,
+    path: Box<str>,
+    lease: Lease,
+    tail: Vec<u8>,
+}
+
+impl Opening {
+    /// A piece of the answer is about to pass. The transaction is known before the caller can name it.
+    pub(crate) fn see(&mut self, chunk: &Bytes) {
+        self.tail.extend_from_slice(chunk);
+        if self.tail.len() > TAIL_BYTES {
+            self.tail.drain(..self.tail.len() - TAIL_BYTES);
+        }
+        if let Some(id) = transaction_id(&self.tail) {
+            let key = (self.route, format!("{}/{id}", self.path).into());
+            self.ledger.bind(key, self.lease.clone());
+        }
+    }
+}
+
+/// The id of the transaction that an answer names last: `"transaction":{"id":…}` of the Query API, or the `commit`
+/// URL of the older API.
+fn transaction_id(tail: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Transaction {
+        id: String,
+    }
+    fn value<'a, T: Deserialize<'a>>(tail: &'a [u8], name: &[u8]) -> Option<T> {
+        // Inside a JSON string the quotes would be escaped, so this is a member's name.
+        let at = tail.windows(name.len()).rposition(|window| window == name)?;
+        let rest = tail[at + name.len()..].trim_ascii_start().strip_prefix(b":")?;
+        serde_json::Deserializer::from_slice(rest).into_iter().next()?.ok()
+    }
+    let of_query_api = value::<Transaction>(tail, b"\"transaction\"").map(|transaction| transaction.id);
+    of_query_api.or_else(|| {
+        let commit: String = value(tail, b"\"commit\"")?;
+        let id = commit.strip_suffix("/commit")?.rsplit('/').next()?;
+        Some(id.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_about_transactions_are_told_from_others() {
+        let route = neo4j_route();
+        let within = |transaction, ends| Step::Within { transaction, ends };
+        let query = "/db/neo4j/query/v2/tx";
+        let cases = [
+            (Method::POST, "/db/neo4j/query/v2", Step::Outside),
+            (Method::POST, query, Step::Begins(query)),
+            (Method::POST, "/db/neo4j/query/v2/tx/", Step::Begins(query)),
+            (Method::GET, query, Step::Outside),
+            (Method::POST, "/db/neo4j/query/v2/tx/a1", within("/db/neo4j/query/v2/tx/a1", false)),
+            (Method::POST, "/db/neo4j/query/v2/tx/a1/commit", within("/db/neo4j/query/v2/tx/a1", true)),
+            (Method::DELETE, "/db/neo4j/query/v2/tx/a1", within("/db/neo4j/query/v2/tx/a1", true)),
+            (Method::POST, "/db/neo4j/query/v2/tx/a1/other", Step::Outside),
+            (Method::POST, "/db/neo4j/tx", Step::Begins("/db/neo4j/tx")),
+            (Method::POST, "/db/neo4j/tx/commit", Step::Outside),
+            (Method::POST, "/db/neo4j/tx/50", within("/db/neo4j/tx/50", false)),
+            (Method::POST, "/db/neo4j/tx/50/commit", within("/db/neo4j/tx/50", true)),
+            (Method::POST, "/db/neo4j/txt", Step::Outside),
+            (Method::POST, "/db/txdb/tx/50", within("/db/txdb/tx/50", false)),
+            (Method::POST, "/base/db/tx/query/v2/tx", Step::Begins("/base/db/tx/query/v2/tx")),
+            (Method::GET, "/", Step::Outside),
+        ];
+        for (method, path, want) in cases {
+            assert_eq!(step(&route, &method, path), want, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn the_transaction_is_found_in_every_form_of_answer() {
+        let cases: [(&str, Option<&str>); 8] = [
+            (r#"{"data":{},"transaction":{"id":"a1","expires":"x"}}"#, Some("a1")),
+            (r#"{"transaction" : { "expires":"x", "id":"a1" }, "data":{}}"#, Some("a1")),
+            (
+                r#"{"data":{"values":[["\"transaction\":{\"id\":\"no\"}"]]},"transaction":{"id":"a1"}}"#,
+                Some("a1"),
+            ),
+            ("{\"$event\":\"Summary\",\"_body\":{\"transaction\":{\"id\":\"a1\"}}}\n", Some("a1")),
+            (
+                r#"{"results":[],"errors":[],"commit":"http://h/db/neo4j/tx/50/commit","transaction":{"expires":"x"}}"#,
+                Some("50"),
+            ),
+            (r#"{"data":{},"transaction":{"id":"a1"#, None),
+            (r#"{"errors":[]}"#, None),
+            ("", None),
+        ];
+        for (answer, want) in cases {
+            assert_eq!(transaction_id(answer.as_bytes()).as_deref(), want, "{answer}");
+        }
+    }
+
+    fn neo4j_route() -> Route {
+        let text = "[route.g]\nprovider = 'neo4j'\nupstream = 'http://localhost:1'\n\
+                    credential = { type = 'basic', username = 'u', password = { value = 'p' } }";
+        let source = crate::config::Source::Text { name: "test".into(), text: text.into() };
+        let options = crate::config::LoadOptions::default();
+        let loaded = crate::config::load(&source, &crate::config::Environment::default(), options);
+        loaded.unwrap().config.routes.remove(0)
+    }
+}
