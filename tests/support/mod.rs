@@ -1,5 +1,10 @@
-//! Small HTTP clients for tests: one that sends bytes as they are, one that is a hyper client.
+//! Small HTTP clients for tests: one that sends bytes as they are, one that is a hyper client. Below, what tests
+//! start: a sidekey, an upstream that follows a script, TLS.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+
+#[cfg(feature = "demo")]
+pub(crate) mod running;
+pub(crate) mod scripted;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// What a test waits for an answer at most.
@@ -62,8 +67,15 @@ pub(crate) async fn raw_to_end(addr: SocketAddr, bytes: impl AsRef<[u8]>) -> Vec
     all
 }
 
+/// Sends these bytes to a Unix socket and reads one answer.
+pub(crate) async fn raw_unix(path: &std::path::Path, bytes: impl AsRef<[u8]>) -> Reply {
+    let mut stream = tokio::net::UnixStream::connect(path).await.expect("connect");
+    stream.write_all(bytes.as_ref()).await.expect("send");
+    read_reply(&mut stream).await
+}
+
 /// Reads one answer (after any 1xx) from a connection that goes on to be used.
-pub(crate) async fn read_reply(stream: &mut TcpStream) -> Reply {
+pub(crate) async fn read_reply(stream: &mut (impl AsyncRead + Unpin)) -> Reply {
     tokio::time::timeout(PATIENCE, async {
         let mut buffer = Vec::new();
         loop {
@@ -99,7 +111,7 @@ pub(crate) async fn read_reply(stream: &mut TcpStream) -> Reply {
     .expect("an answer in time")
 }
 
-async fn read_body(stream: &mut TcpStream, reply: &Reply, mut buffer: Vec<u8>) -> Bytes {
+async fn read_body(stream: &mut (impl AsyncRead + Unpin), reply: &Reply, mut buffer: Vec<u8>) -> Bytes {
     if reply.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
         let mut body = Vec::new();
         loop {
@@ -131,7 +143,7 @@ async fn read_body(stream: &mut TcpStream, reply: &Reply, mut buffer: Vec<u8>) -
     buffer.into()
 }
 
-async fn more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
+async fn more(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> bool {
     stream.read_buf(buffer).await.is_ok_and(|read| read > 0)
 }
 

@@ -1,0 +1,72 @@
+//! An upstream that does with each connection exactly what a test says, byte by byte.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// It runs until it is dropped, its connections with it.
+pub(crate) struct Scripted {
+    pub(crate) addr: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    accepting: JoinHandle<()>,
+}
+
+impl Scripted {
+    /// Runs `script` with each connection and its number, the first being 0.
+    pub(crate) async fn start<F, Fut>(script: F) -> Self
+    where
+        F: Fn(usize, TcpStream) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let addr = listener.local_addr().expect("an address");
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
+        let accepting = tokio::spawn(async move {
+            let mut running = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                running.spawn(script(count.fetch_add(1, Ordering::SeqCst), stream));
+            }
+        });
+        Self { addr, connections, accepting }
+    }
+
+    /// Reads one request head on each connection, answers with these bytes, and closes.
+    pub(crate) async fn saying(answer: &'static str) -> Self {
+        Self::start(move |_, mut stream| async move {
+            read_head(&mut stream).await;
+            say(&mut stream, answer).await;
+        })
+        .await
+    }
+
+    /// How many connections were accepted.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Reads up to and with the empty line after a request's header; what was read when the peer closed before.
+pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte).await, Ok(1)) {
+        head.push(byte[0]);
+    }
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+/// Sends these bytes; a peer that is gone does not mind.
+pub(crate) async fn say(stream: &mut TcpStream, bytes: impl AsRef<[u8]>) {
+    let _ = stream.write_all(bytes.as_ref()).await;
+}
