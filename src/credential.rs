@@ -92,5 +92,6 @@ fn spec(
         lease_timeout: credential.lease_timeout,
         lease_queue: credential.lease_queue,
         margin: credential.margin,
+        idle_account: credential.idle_account,
     })
 }

@@ -104,7 +104,8 @@ async fn the_older_api_keeps_its_token_too_and_its_urls_lead_back_here() {
     assert_eq!(begun.status, 201, "{}", begun.text());
     let base = format!("http://{}", running.addr);
     let commit = begun.json()["commit"].as_str().unwrap().to_owned();
-    let path = commit.strip_prefix(&base).unwrap_or_else(|| panic!("{commit} does not lead to {base}")).to_owned();
+    let path =
+        commit.strip_prefix(&base).unwrap_or_else(|| panic!("{commit} does not lead to {base}")).to_owned();
     let first = running.account().generation;
     eventually("the next generation", async || running.account().generation > first).await;
     let committed = send(running.addr, Method::POST, &path, &headers, body).await;

@@ -162,6 +162,8 @@ pub struct Credential {
     pub lease_queue: usize,
     /// How long before its expiry a token is refreshed at the latest; none: chosen by its lifetime.
     pub margin: Option<Duration>,
+    /// How long an account may be unused before its token is let go; none: for ever.
+    pub idle_account: Option<Duration>,
 }
 
 /// How a token stands in the bearer header.

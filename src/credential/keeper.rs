@@ -18,8 +18,9 @@ use super::source::{FetchError, Fetched};
 use crate::clock::Moment;
 use crate::telemetry::chain;
 
-/// Fetches at once at most, over all accounts: ten thousand cold accounts must not be ten thousand connections.
-const MAX_FETCHES: usize = 64;
+/// Fetches at once at most for one credential: ten thousand cold accounts must not be ten thousand connections, and
+/// one endpoint that hangs must not hold up another credential's.
+const MAX_FETCHES: usize = 32;
 /// How often the files of secrets are looked at. Looking, unlike being told, misses neither a renamed file nor a
 /// volume that swaps a symlink two folders up.
 const FILE_CHECK: Duration = Duration::from_secs(1);
@@ -35,14 +36,22 @@ pub struct Keeper {
     fetches: JoinSet<Result<Fetched, FetchError>>,
     /// Which account a running fetch is for.
     fetching: HashMap<tokio::task::Id, AccountId>,
-    /// Accounts whose machine wants a fetch while [`MAX_FETCHES`] run.
-    backlog: VecDeque<AccountId>,
+    /// By credential: how many fetches run, and whose turn is next when they are [`MAX_FETCHES`].
+    lanes: Vec<Lane>,
     /// When to look at which account. Entries that `scheduled` does not confirm are out of date.
     due: BinaryHeap<Reverse<(Moment, AccountId)>>,
     scheduled: Vec<Option<Moment>>,
+    /// When each account was last seen to have been used; only as exact as `idle_account` needs.
+    last_used: Vec<Moment>,
     files: Vec<WatchedFile>,
     /// Both clocks at the last look, to notice when one of them leaves the other behind.
     clocks: (Moment, SystemTime),
+}
+
+#[derive(Default)]
+struct Lane {
+    running: usize,
+    waiting: VecDeque<AccountId>,
 }
 
 struct WatchedFile {
@@ -64,14 +73,16 @@ impl Keeper {
             }
         }
         let clocks = (pool.clock.now(), pool.clock.wall());
+        let lanes = pool.credentials.iter().map(|_| Lane::default()).collect();
         Self {
+            lanes,
             clocks,
             scheduled: vec![None; pool.accounts.len()],
+            last_used: vec![clocks.0; pool.accounts.len()],
             pool,
             kicked,
             fetches: JoinSet::new(),
             fetching: HashMap::new(),
-            backlog: VecDeque::new(),
             due: BinaryHeap::new(),
             files,
         }
@@ -89,6 +100,7 @@ impl Keeper {
             tokio::select! {
                 Some(id) = self.kicked.recv() => {
                     self.pool.accounts[id].kicked.store(false, Ordering::Release);
+                    self.pool.accounts[id].machine().wanted();
                     self.look(id);
                 }
                 Some(done) = self.fetches.join_next_with_id() => self.ended(done),
@@ -122,8 +134,15 @@ impl Keeper {
             next
         };
         match next {
-            Next::Fetch if self.fetches.len() < MAX_FETCHES => self.fetch(id),
-            Next::Fetch => self.backlog.push_back(id),
+            Next::Fetch => {
+                let lane = &mut self.lanes[account.credential];
+                if lane.running < MAX_FETCHES {
+                    lane.running += 1;
+                    self.fetch(id);
+                } else {
+                    lane.waiting.push_back(id);
+                }
+            }
             Next::At(at) => self.schedule(id, at),
             Next::Rest => {}
         }
@@ -143,13 +162,14 @@ impl Keeper {
     fn ended(&mut self, done: Result<(tokio::task::Id, Result<Fetched, FetchError>), JoinError>) {
         // A source that panicked is a failed fetch like any other.
         let (task, result) = done.unwrap_or_else(|error| (error.id(), Err(FetchError::Cut)));
-        if let Some(id) = self.fetching.remove(&task) {
-            self.settle(id, result);
-            self.look(id);
+        let Some(id) = self.fetching.remove(&task) else { return };
+        let lane = &mut self.lanes[self.pool.accounts[id].credential];
+        match lane.waiting.pop_front() {
+            Some(next) => self.fetch(next),
+            None => lane.running -= 1,
         }
-        if let Some(id) = self.backlog.pop_front() {
-            self.fetch(id);
-        }
+        self.settle(id, result);
+        self.look(id);
     }
 
     /// Enters what a fetch brought into the account and tells those who wait.
@@ -225,8 +245,22 @@ impl Keeper {
             self.due.pop();
             if self.scheduled[id] == Some(at) {
                 self.scheduled[id] = None;
+                self.let_go_if_idle(id, now);
                 self.look(id);
             }
+        }
+    }
+
+    /// An account that nobody used for its credential's `idle_account` is not refreshed any more.
+    fn let_go_if_idle(&mut self, id: AccountId, now: Moment) {
+        let account = &self.pool.accounts[id];
+        let credential = &self.pool.credentials[account.credential];
+        let Some(limit) = credential.idle_account else { return };
+        if account.used.swap(false, Ordering::Relaxed) {
+            self.last_used[id] = now;
+        } else if now.since(self.last_used[id]) >= limit {
+            debug!(credential = %credential.name, account = %account.name, "nobody uses the account; let go");
+            account.machine().let_go();
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Machine {
     quiet_until: Option<Moment>,
     /// Futile rounds in a row: a token fetched because of a refusal was refused as well.
     futile: u32,
+    /// Nobody uses the account: its token is not refreshed until somebody does.
+    let_go: bool,
 }
 
 /// The token in force.
@@ -131,6 +133,8 @@ pub enum State {
     Ready,
     /// A valid token, and a fetch for its successor.
     Refreshing,
+    /// Nobody uses it, so no token is kept for it.
+    Idle,
     /// The last fetch failed; a valid token may be left.
     Failing,
     /// The last fetch failed for good, and no token is left.
@@ -153,13 +157,14 @@ impl Machine {
             wanted: None,
             quiet_until: None,
             futile: 0,
+            let_go: false,
         }
     }
 
     /// What is to be done now. `Next::Fetch` is given once; the next call comes after the fetch has ended.
     pub fn next(&mut self, now: Moment, wall: SystemTime) -> Next {
         self.drop_expired(now);
-        if matches!(self.phase, Phase::Fetching { .. }) {
+        if matches!(self.phase, Phase::Fetching { .. }) || self.let_go {
             return self.expiry();
         }
         let due = match (&self.held, self.wanted) {
@@ -281,6 +286,16 @@ impl Machine {
         Verdict::Await { attempts: self.attempts }
     }
 
+    /// Nobody has used the account for long: its token may expire.
+    pub fn let_go(&mut self) {
+        self.let_go = true;
+    }
+
+    /// Somebody wants a token.
+    pub fn wanted(&mut self) {
+        self.let_go = false;
+    }
+
     /// A request that was refused succeeded with the next token: refusals are about tokens after all.
     ///
     /// Only a replay says so: an acceptance elsewhere does not clear a permission error of its suspicion.
@@ -321,6 +336,7 @@ impl Machine {
         let valid = self.held.as_ref().is_some_and(|held| held.expires.is_none_or(|at| now < at));
         let fetching = matches!(self.phase, Phase::Fetching { .. });
         match (valid, fetching, self.failures) {
+            (false, false, _) if self.let_go => State::Idle,
             (false, _, failures) if failures > 0 && self.permanent => State::Dead,
             (_, _, failures) if failures > 0 => State::Failing,
             (true, true, _) => State::Refreshing,

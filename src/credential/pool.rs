@@ -33,6 +33,8 @@ pub struct CredentialSpec {
     pub lease_queue: usize,
     /// How long before its expiry a token is refreshed at the latest; none: chosen by its lifetime.
     pub margin: Option<Duration>,
+    /// How long an account may be unused before its token is let go; none: for ever.
+    pub idle_account: Option<Duration>,
 }
 
 /// Owns every account of every credential. Shared by all workers; a lease reads one atomic pointer.
@@ -54,6 +56,7 @@ pub(super) struct Credential {
     pub(super) required: bool,
     lease_timeout: Duration,
     lease_queue: usize,
+    pub(super) idle_account: Option<Duration>,
     waiting: AtomicUsize,
     /// Told when any of its accounts has a new token or an ended fetch.
     pub(super) changed: Notify,
@@ -70,6 +73,8 @@ pub(super) struct Account {
     machine: Mutex<Machine>,
     /// Has the keeper been told to look, and has not looked yet?
     pub(super) kicked: AtomicBool,
+    /// Was there a lease since the keeper last asked? Written by leases only when it is not set.
+    pub(super) used: AtomicBool,
     /// No leases before this moment (nanoseconds): the upstream asked this client to slow down.
     resting_until: AtomicU64,
     /// What the last fetch failed with, for the record.
@@ -165,6 +170,7 @@ impl TokenPool {
                     current: ArcSwapOption::empty(),
                     machine: Mutex::new(Machine::new(spec.margin)),
                     kicked: AtomicBool::new(false),
+                    used: AtomicBool::new(false),
                     resting_until: AtomicU64::new(0),
                     last_error: Mutex::default(),
                     fetches: AtomicU64::new(0),
@@ -179,6 +185,7 @@ impl TokenPool {
                 required: spec.required,
                 lease_timeout: spec.lease_timeout,
                 lease_queue: spec.lease_queue,
+                idle_account: spec.idle_account,
                 waiting: AtomicUsize::new(0),
                 changed: Notify::new(),
                 turn: AtomicUsize::new(0),
@@ -243,6 +250,10 @@ impl TokenPool {
         if token.expires.is_some_and(|at| at <= now) {
             self.kick(id);
             return None;
+        }
+        let used = &self.accounts[id].used;
+        if !used.load(Ordering::Relaxed) {
+            used.store(true, Ordering::Relaxed);
         }
         Some(Lease { token: Arc::clone(token), account: id })
     }

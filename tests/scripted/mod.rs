@@ -124,6 +124,7 @@ pub(crate) fn pool_with(
         lease_timeout: Duration::from_secs(10),
         lease_queue: 100_000,
         margin: None,
+        idle_account: None,
     };
     change(&mut spec);
     let (pool, keeper) = TokenPool::new(vec![spec], clock);

@@ -181,6 +181,7 @@ fn credential(
         lease_timeout: table.duration("lease_timeout").unwrap_or(Duration::from_secs(10)),
         lease_queue: table.integer("lease_queue").and_then(|n| usize::try_from(n).ok()).unwrap_or(1024),
         margin: table.duration("margin"),
+        idle_account: table.duration("idle_account"),
     })
 }
 

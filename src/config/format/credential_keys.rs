@@ -12,6 +12,12 @@ pub(crate) const COMMON: &[Key] = &[
     Key::new("lease_queue", POSITIVE, "How many requests may wait for a token at once.").default("1024"),
     Key::new("margin", SOME_TIME, "How long before its expiry a token is refreshed at the latest.")
         .default("chosen by its lifetime"),
+    Key::new(
+        "idle_account",
+        SOME_TIME,
+        "How long an account may be unused before its token is let go; the next request fetches a new one.",
+    )
+    .default("for ever"),
     Key::new("account_header", TEXT, "The header that names the account.")
         .later("several accounts of a credential"),
 ];
