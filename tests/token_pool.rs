@@ -213,6 +213,40 @@ async fn a_permanent_error_fails_at_once_and_is_tried_slowly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_changed_secret_is_tried_at_once_and_the_old_token_serves_until_the_new_one_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, "old").unwrap();
+    let script = Script::with_file(path.clone(), |_| Act::after(Duration::from_secs(3), token(HOUR)));
+    let (pool, _keeper) = pool(&script);
+    assert_eq!(pool.lease(0).await.unwrap().generation(), 1);
+    std::fs::write(&path, "longer").unwrap();
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!((script.fetches(), pool.try_lease(0).unwrap().generation()), (2, 1));
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(pool.try_lease(0).unwrap().generation(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mended_secret_ends_the_slow_retries_of_a_permanent_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, other) = (folder.path().join("secret"), folder.path().join("other"));
+    std::fs::write(&path, "wrong").unwrap();
+    let mended = other.clone();
+    let script = Script::with_file(path.clone(), move |_| {
+        if mended.exists() { Act::now(Err(invalid_client().into())) } else { Act::now(token(HOUR)) }
+    });
+    std::fs::write(&other, "right").unwrap();
+    let (pool, _keeper) = pool(&script);
+    assert!(pool.lease(0).await.is_err());
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(script.fetches(), 1, "a permanent error is tried slowly");
+    std::fs::rename(&other, &path).unwrap();
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(pool.try_lease(0).unwrap().generation(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_that_fails_half_of_the_time_fails_nobody() {
     let script =
         Script::new(|call| if call % 2 == 0 { failing() } else { Act::now(token(Duration::from_secs(2))) });

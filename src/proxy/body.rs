@@ -230,3 +230,41 @@ impl Body for ResponseBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_body_is_sent_again_exactly_if_all_of_it_passed_and_fits(
+            chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..8),
+            limit in 0usize..200,
+            whole in any::<bool>(),
+            trailers in any::<bool>(),
+        ) {
+            let kept = Kept::new(limit);
+            for chunk in &chunks {
+                kept.see(&Frame::data(Bytes::from(chunk.clone())));
+            }
+            if trailers {
+                kept.see(&Frame::trailers(http::HeaderMap::new()));
+            }
+            if whole {
+                kept.end();
+            }
+            let sent: Vec<u8> = chunks.concat();
+            let fits = sent.len() <= limit;
+            let again = kept.again();
+            prop_assert_eq!(again.is_some(), whole && fits && !trailers);
+            prop_assert_eq!(kept.is_whole(), again.is_some());
+            if let Some(RequestBody::Again(chunks)) = again {
+                prop_assert_eq!(chunks.iter().flatten().copied().collect::<Vec<_>>(), sent);
+            }
+            let held: usize = kept.passed.borrow().chunks.iter().map(Bytes::len).sum();
+            prop_assert!(held <= limit, "{} bytes are kept", held);
+        }
+    }
+}

@@ -88,4 +88,34 @@ mod tests {
             assert_eq!(got, want, "{status} {challenges:?}");
         }
     }
+
+    mod properties {
+        use http::HeaderValue;
+        use proptest::prelude::*;
+
+        use super::*;
+
+        proptest! {
+            #[test]
+            fn whatever_the_challenge_says_the_verdict_follows_the_rules(
+                status in 100u16..=599,
+                challenge in "([Bb]earer|Basic|x)?[ ,=\"a-z]{0,30}(error=\"?(invalid_token|insufficient_scope|x)\"?)?.{0,10}",
+                statuses in proptest::collection::vec(400u16..=499, 0..4),
+            ) {
+                let mut headers = HeaderMap::new();
+                if let Ok(value) = HeaderValue::from_bytes(challenge.as_bytes()) {
+                    headers.append(WWW_AUTHENTICATE, value);
+                }
+                let got = of(StatusCode::from_u16(status).unwrap(), &headers, &statuses);
+                if !(400..500).contains(&status) {
+                    prop_assert_eq!(got, None);
+                }
+                match got {
+                    Some(Certainty::Definite) => prop_assert!(challenge.contains("invalid_token")),
+                    Some(_) => prop_assert!(statuses.contains(&status)),
+                    None => {}
+                }
+            }
+        }
+    }
 }

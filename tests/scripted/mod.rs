@@ -1,4 +1,5 @@
 //! Token sources that do as a test says, and pools of them.
+#![allow(dead_code, reason = "each test uses some of it")]
 
 use std::fmt;
 use std::future::Future;
@@ -49,11 +50,17 @@ pub(crate) fn failing() -> Act {
 pub(crate) struct Script {
     plan: Box<dyn Fn(usize) -> Act + Send + Sync>,
     calls: Mutex<Vec<Instant>>,
+    secret_file: Option<PathBuf>,
 }
 
 impl Script {
     pub(crate) fn new(plan: impl Fn(usize) -> Act + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { plan: Box::new(plan), calls: Mutex::default() })
+        Arc::new(Self { plan: Box::new(plan), calls: Mutex::default(), secret_file: None })
+    }
+
+    /// One whose secret is in a file.
+    pub(crate) fn with_file(path: PathBuf, plan: impl Fn(usize) -> Act + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { plan: Box::new(plan), calls: Mutex::default(), secret_file: Some(path) })
     }
 
     /// How often it was asked.
@@ -89,7 +96,7 @@ impl TokenSource for Script {
     }
 
     fn watched_files(&self) -> Vec<PathBuf> {
-        Vec::new()
+        self.secret_file.iter().cloned().collect()
     }
 }
 
