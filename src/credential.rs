@@ -9,6 +9,7 @@ pub mod header;
 pub mod keeper;
 pub mod machine;
 pub mod pool;
+pub mod reader;
 pub mod record;
 pub mod schedule;
 pub mod source;
@@ -16,9 +17,8 @@ pub mod source;
 use std::sync::Arc;
 
 use self::pool::CredentialSpec;
-use self::source::{
-    ClientCredentialsSource, Connector, ExecSource, SecretReader, StaticForm, StaticSource, TokenSource,
-};
+use self::reader::SecretReader;
+use self::source::{ClientCredentialsSource, Connector, ExecSource, StaticForm, StaticSource, TokenSource};
 use crate::clock::Clock;
 use crate::config::{Config, Credential, CredentialKind, Strategy};
 use crate::secret::SecretSource;
@@ -39,7 +39,7 @@ pub fn pool_of(
 ) -> Result<(Arc<TokenPool>, Keeper), TlsError> {
     let reader = SecretReader::new(config.secret_variables.clone());
     let specs = config.credentials.iter().map(|credential| spec(credential, tls, clock, &reader));
-    Ok(TokenPool::new(specs.collect::<Result<_, _>>()?, clock.clone()))
+    Ok(Keeper::with_pool(specs.collect::<Result<_, _>>()?, clock.clone()))
 }
 
 fn spec(

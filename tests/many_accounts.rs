@@ -44,7 +44,7 @@ async fn refreshes_are_spread_and_there_are_no_more_than_needed() {
 #[tokio::test(start_paused = true)]
 async fn accounts_that_nobody_uses_are_let_go_and_come_back_when_wanted() {
     let script = Script::new(|_| Act::now(token(HOUR)));
-    let (pool, _keeper) = pool_with(&vec![&script; 3], Clock::of_runtime(), |spec| {
+    let (pool, _keeper) = pool_with(&[&script; 3], Clock::of_runtime(), |spec| {
         spec.idle_account = Some(2 * HOUR);
         spec.strategy = Strategy::Failover;
     });

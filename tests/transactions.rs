@@ -1,5 +1,6 @@
 //! Neo4j transactions under bearer tokens that rotate, against a stand-in that binds each to its exact token.
 #![cfg(feature = "demo")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

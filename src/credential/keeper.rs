@@ -13,9 +13,9 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
 use super::machine::Next;
-use super::pool::{Account, AccountId, TokenPool};
+use super::pool::{Account, AccountId, CredentialSpec, TokenPool};
 use super::source::{FetchError, Fetched};
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::telemetry::chain;
 
 /// Fetches at once at most for one credential: ten thousand cold accounts must not be ten thousand connections, and
@@ -64,7 +64,13 @@ struct WatchedFile {
 type Fingerprint = (u64, u64, u64, (i64, i64), (i64, i64));
 
 impl Keeper {
-    pub(super) fn new(pool: Arc<TokenPool>, kicked: mpsc::UnboundedReceiver<AccountId>) -> Self {
+    /// A pool and its keeper; nothing is fetched until the keeper runs.
+    pub fn with_pool(specs: Vec<CredentialSpec>, clock: Clock) -> (Arc<TokenPool>, Self) {
+        let (pool, kicked) = TokenPool::new(specs, clock);
+        (Arc::clone(&pool), Self::new(pool, kicked))
+    }
+
+    fn new(pool: Arc<TokenPool>, kicked: mpsc::UnboundedReceiver<AccountId>) -> Self {
         let mut files = Vec::new();
         for (account, entry) in pool.accounts.iter().enumerate() {
             for path in entry.source.watched_files() {

@@ -10,7 +10,6 @@ use http::HeaderMap;
 use tokio::sync::{Notify, mpsc};
 
 use super::header::AuthHeader;
-use super::keeper::Keeper;
 use super::machine::{Certainty, Machine, Refusal, Verdict};
 use super::source::TokenSource;
 use crate::clock::{Clock, Moment};
@@ -155,8 +154,11 @@ pub enum LeaseError {
 }
 
 impl TokenPool {
-    /// A pool and the keeper that fetches for it; nothing is fetched until the keeper runs.
-    pub fn new(specs: Vec<CredentialSpec>, clock: Clock) -> (Arc<Self>, Keeper) {
+    /// A pool, and where it tells which accounts are to be looked at.
+    pub(super) fn new(
+        specs: Vec<CredentialSpec>,
+        clock: Clock,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<AccountId>) {
         let (kick, kicked) = mpsc::unbounded_channel();
         let mut accounts = Vec::new();
         let mut credentials = Vec::with_capacity(specs.len());
@@ -197,8 +199,7 @@ impl TokenPool {
             clock,
             kick,
         });
-        let keeper = Keeper::new(Arc::clone(&pool), kicked);
-        (pool, keeper)
+        (pool, kicked)
     }
 
     /// A lease, at once if a valid token is there, else as soon as one comes.

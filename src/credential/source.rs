@@ -4,28 +4,25 @@ use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use form_urlencoded::{Serializer, byte_serialize};
 use http::{HeaderName, HeaderValue};
-use tokio::io::AsyncReadExt as _;
 use tokio_rustls::TlsConnector;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::answer::{self, AnswerError, Given};
 use super::header::{AuthHeader, IllegalCharacter};
 use super::machine::Span;
+use super::reader::{SecretReader, program};
 use crate::clock::Clock;
 use crate::config::{ApiClient, AuthMethod, BasicEncoding, ClientCredentials, Encoding};
 use crate::fetch::{CallError, post_form};
-use crate::secret::{self, MAX_SECRET_BYTES, Secret, SecretError, SecretSource};
+use crate::secret::{Secret, SecretError, SecretSource};
 
 /// How often a static secret that a command prints is asked for again.
 const EXEC_SECRET_REFRESH: Duration = Duration::from_secs(300);
-/// How long a command that prints a static secret may run.
-const EXEC_SECRET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The thing that can fetch a token.
 pub trait TokenSource: fmt::Debug + Send + Sync {
@@ -93,74 +90,6 @@ impl FetchError {
             _ => None,
         }
     }
-}
-
-/// Reads secrets, keeping those of other credentials from the commands that it runs.
-#[derive(Debug, Clone)]
-pub struct SecretReader {
-    hidden: Arc<[String]>,
-}
-
-impl SecretReader {
-    /// `hidden`: environment variables that children must not inherit.
-    pub fn new(hidden: impl Into<Arc<[String]>>) -> Self {
-        Self { hidden: hidden.into() }
-    }
-
-    /// Reads a secret now.
-    pub async fn read(&self, source: &SecretSource) -> Result<Secret, SecretError> {
-        match source {
-            SecretSource::Env(name) => secret::read_env(name),
-            SecretSource::File(path) => secret::read_file(path),
-            SecretSource::Value(secret) => Ok(secret.clone()),
-            SecretSource::Exec(command) => {
-                let output = self.run(command, EXEC_SECRET_TIMEOUT).await.map_err(|reason| {
-                    SecretError::Command { command: program(command).to_owned(), reason }
-                })?;
-                secret::clean(output, &format!("what the command {:?} printed", program(command)))
-            }
-        }
-    }
-
-    /// Runs a command without a shell and gives its standard output, or what went wrong.
-    async fn run(&self, command: &[String], limit: Duration) -> Result<Vec<u8>, String> {
-        let mut child = tokio::process::Command::new(program(command));
-        child.args(command.get(1..).unwrap_or_default());
-        for name in self.hidden.iter() {
-            child.env_remove(name);
-        }
-        // Its standard error might repeat a secret into our log.
-        child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-        let mut child = child.spawn().map_err(|error| format!("it cannot be started: {error}"))?;
-        let Some(stdout) = child.stdout.take() else { return Err("it has no output".to_owned()) };
-        let mut output = Vec::with_capacity(MAX_SECRET_BYTES + 1);
-        let finished = async {
-            let read = stdout.take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut output).await;
-            read.map_err(|error| format!("its output cannot be read: {error}"))?;
-            if output.len() > MAX_SECRET_BYTES {
-                return Err(format!("it printed more than {MAX_SECRET_BYTES} bytes"));
-            }
-            child.wait().await.map_err(|error| format!("it cannot be waited for: {error}"))
-        };
-        let status = tokio::time::timeout(limit, finished)
-            .await
-            .map_err(|_| format!("it ran for longer than {limit:?}"))
-            .flatten();
-        match status {
-            Ok(status) if status.success() => Ok(output),
-            failed => {
-                output.zeroize();
-                Err(failed.map_or_else(
-                    |reason| reason,
-                    |status| format!("{status}; its standard error is not shown, run it by hand"),
-                ))
-            }
-        }
-    }
-}
-
-fn program(command: &[String]) -> &str {
-    command.first().map_or("", String::as_str)
 }
 
 fn file_of(source: &SecretSource) -> Option<PathBuf> {
@@ -439,20 +368,5 @@ mod tests {
         let fetched = source.fetch().await.unwrap();
         assert_eq!(fetched.header.value(), "Bearer tx");
         assert_eq!(fetched.span.lifetime, Some(Duration::from_secs(60)));
-    }
-
-    #[tokio::test]
-    async fn a_command_that_fails_hangs_or_floods_is_named_without_its_output() {
-        let cases = [
-            ("echo canary; exit 3", "exit status: 3"),
-            ("sleep 60", "longer than"),
-            ("yes canary", "more than"),
-        ];
-        for (script, want) in cases {
-            let reader = SecretReader::new([]);
-            let command = ["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
-            let reason = reader.run(&command, Duration::from_millis(300)).await.unwrap_err();
-            assert!(reason.contains(want) && !reason.contains("canary"), "{script}: {reason}");
-        }
     }
 }

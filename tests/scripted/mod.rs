@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use sidekey::clock::Clock;
 use sidekey::config::{Encoding, Strategy};
-use sidekey::credential::TokenPool;
 use sidekey::credential::answer::AnswerError;
 use sidekey::credential::header::AuthHeader;
 use sidekey::credential::machine::Span;
 use sidekey::credential::pool::CredentialSpec;
 use sidekey::credential::source::{FetchError, Fetched, TokenSource};
+use sidekey::credential::{Keeper, TokenPool};
 use sidekey::secret::Secret;
 use tokio::time::Instant;
 
@@ -134,6 +134,6 @@ pub(crate) fn pool_with(
         idle_account: None,
     };
     change(&mut spec);
-    let (pool, keeper) = TokenPool::new(vec![spec], clock);
+    let (pool, keeper) = Keeper::with_pool(vec![spec], clock);
     (pool, Kept(tokio::spawn(keeper.run())))
 }

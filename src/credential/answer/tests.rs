@@ -1,0 +1,141 @@
+//! Tables of answers, good, odd and bad.
+
+use bytes::Bytes;
+
+use super::*;
+
+const NOW: u64 = 1_780_000_000;
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(NOW)
+}
+
+fn answer(status: u16, body: &str) -> Answer {
+    Answer {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: HeaderMap::new(),
+        body: Bytes::from(body.to_owned()),
+    }
+}
+
+fn lifetime(body: &str) -> Result<f64, AnswerError> {
+    read(&answer(200, body), now()).map(|given| given.lifetime.as_secs_f64())
+}
+
+#[test]
+fn odd_lifetimes_are_understood_or_named() {
+    let ten_years = MAX_LIFETIME.as_secs_f64();
+    let cases: [(&str, Result<f64, AnswerError>); 16] = [
+        ("1", Ok(1.0)),
+        ("3600", Ok(3600.0)),
+        ("315360000", Ok(ten_years)),
+        ("99999999999999999999999", Ok(ten_years)),
+        ("null", Ok(3600.0)),
+        ("\"3600\"", Ok(3600.0)),
+        ("3599.5", Ok(3599.5)),
+        ("\" 60 \"", Ok(60.0)),
+        ("0", Err(AnswerError::ExpiredOnArrival)),
+        ("-1", Err(AnswerError::ExpiredOnArrival)),
+        ("0.0001", Err(AnswerError::ExpiredOnArrival)),
+        ("\"soon\"", Err(AnswerError::BadLifetime("expires_in"))),
+        ("\"NaN\"", Err(AnswerError::BadLifetime("expires_in"))),
+        ("\"inf\"", Err(AnswerError::BadLifetime("expires_in"))),
+        ("[60]", Err(AnswerError::BadLifetime("expires_in"))),
+        ("true", Err(AnswerError::BadLifetime("expires_in"))),
+    ];
+    for (given, want) in cases {
+        let body = format!(r#"{{"access_token":"t","token_type":"Bearer","expires_in":{given}}}"#);
+        assert_eq!(lifetime(&body), want, "expires_in: {given}");
+    }
+    assert_eq!(lifetime(r#"{"access_token":"t"}"#), Ok(3600.0), "missing");
+}
+
+#[test]
+fn an_expiry_may_be_a_moment() {
+    let at = |text: &str| lifetime(&format!(r#"{{"access_token":"t","expires_at":{text}}}"#));
+    assert_eq!(at("1780000060"), Ok(60.0));
+    assert_eq!(at("\"2026-05-28T20:27:40Z\""), Ok(60.0));
+    assert_eq!(at("\"2026-05-28T22:27:40+02:00\""), Ok(60.0));
+    assert_eq!(at("\"2026-05-28\""), Err(AnswerError::BadLifetime("expires_at")));
+}
+
+#[test]
+fn bad_answers_each_have_a_name() {
+    let cases: [(u16, &str, AnswerError); 11] = [
+        (200, "", AnswerError::Empty(StatusCode::OK)),
+        (200, "<html>hi</html>", AnswerError::NotJson { html: true }),
+        (200, "access_token=abc", AnswerError::NotJson { html: false }),
+        (200, "[]", AnswerError::NotJson { html: false }),
+        (200, "{}", AnswerError::NoToken),
+        (200, r#"{"access_token":17}"#, AnswerError::NoToken),
+        (200, r#"{"access_token":""}"#, AnswerError::NoToken),
+        (200, r#"{"access_token":"a b"}"#, AnswerError::IllegalToken),
+        (200, r#"{"access_token":"a\nb"}"#, AnswerError::IllegalToken),
+        (200, r#"{"access_token":"a","token_type":"mac"}"#, AnswerError::WrongType("mac".into())),
+        (302, "", AnswerError::Redirect(StatusCode::FOUND)),
+    ];
+    for (status, body, want) in cases {
+        assert_eq!(read(&answer(status, body), now()).err(), Some(want), "{status} {body}");
+    }
+}
+
+#[test]
+fn permanent_errors_are_told_from_passing_ones() {
+    let cases: [(u16, &str, bool); 9] = [
+        (400, r#"{"error":"invalid_client"}"#, true),
+        (401, r#"{"error":"invalid_client"}"#, true),
+        (400, r#"{"error":"unauthorized_client"}"#, true),
+        (200, r#"{"error":"invalid_scope"}"#, true),
+        (400, r#"{"error":"temporarily_unavailable"}"#, false),
+        (429, r#"{"error":"invalid_request"}"#, false),
+        (500, r#"{"error":"server_error"}"#, false),
+        (401, "<html>", false),
+        (503, "", false),
+    ];
+    for (status, body, permanent) in cases {
+        let error = read(&answer(status, body), now()).unwrap_err();
+        assert_eq!(error.is_permanent(), permanent, "{status} {body}");
+    }
+}
+
+#[test]
+fn the_servers_words_are_cut_and_cleaned() {
+    let long = "x".repeat(500);
+    let body = format!(r#"{{"error":"invalid_client","error_description":"a\nb{long}"}}"#);
+    let Err(AnswerError::OAuth { description: Some(text), .. }) = read(&answer(400, &body), now()) else {
+        panic!("not an OAuth error")
+    };
+    assert!(text.starts_with("a b") && text.len() == 200);
+}
+
+fn jwt(claims: &str) -> String {
+    format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+}
+
+#[test]
+fn a_jwts_own_expiry_counts_where_it_is_earlier() {
+    let with = |claims: &str, expires_in: u64| {
+        lifetime(&format!(r#"{{"access_token":"{}","expires_in":{expires_in}}}"#, jwt(claims)))
+    };
+    assert_eq!(with(&format!(r#"{{"exp":{}}}"#, NOW + 60), 3600), Ok(60.0));
+    assert_eq!(with(&format!(r#"{{"exp":{}}}"#, NOW + 7200), 3600), Ok(3600.0));
+    assert_eq!(with(&format!(r#"{{"exp":{}}}"#, NOW - 10), 3600), Err(AnswerError::ExpiredOnArrival));
+    // A clock that is a day ahead of the token's own times is itself wrong.
+    let day = 86_400;
+    let skewed = format!(r#"{{"iat":{},"exp":{}}}"#, NOW - day, NOW - day + 600);
+    assert_eq!(with(&skewed, 3600), Ok(600.0));
+    assert_eq!(with("not json", 3600), Ok(3600.0));
+}
+
+#[test]
+fn retry_after_is_seconds_or_a_date() {
+    let with = |text: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, text.parse().unwrap());
+        retry_after(&headers, now())
+    };
+    assert_eq!(with("7"), Some(Duration::from_secs(7)));
+    let date = httpdate::fmt_http_date(now() + Duration::from_secs(30));
+    assert_eq!(with(&date), Some(Duration::from_secs(30)));
+    assert_eq!(with("soon"), None);
+}
