@@ -112,6 +112,7 @@ pub struct Record {
     recording: AtomicBool,
     token_requests: AtomicU64,
     api_requests: AtomicU64,
+    refusals: AtomicU64,
     connections: AtomicU64,
 }
 
@@ -129,6 +130,7 @@ impl Record {
             recording: AtomicBool::new(true),
             token_requests: AtomicU64::new(0),
             api_requests: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
             connections: AtomicU64::new(0),
         }
     }
@@ -159,6 +161,11 @@ impl Record {
     /// How many requests went anywhere else, answered or not.
     pub fn api_requests(&self) -> u64 {
         self.api_requests.load(Ordering::Relaxed)
+    }
+
+    /// How many of those were answered with 401 or 403.
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
     }
 
     /// How many connections were accepted.
@@ -194,7 +201,11 @@ impl Record {
         Some(kept.first + kept.seen.len() as u64 - 1)
     }
 
-    pub(super) fn answered(&self, number: Option<u64>, status: StatusCode) {
+    /// Notes the answer to a request that `arrived` gave the number of.
+    pub(super) fn answered(&self, number: Option<u64>, token_request: bool, status: StatusCode) {
+        if !token_request && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+        }
         self.update(number, |seen| seen.status = Some(status.as_u16()));
     }
 
@@ -260,14 +271,17 @@ mod tests {
             record.arrived(&request("b"), true);
         }
         assert_eq!(record.requests().len(), KEPT);
-        record.answered(early, StatusCode::OK);
+        record.answered(early, false, StatusCode::OK);
         assert!(record.take().iter().all(|seen| seen.status.is_none()));
         let late = record.arrived(&request("c"), false);
-        record.answered(late, StatusCode::NO_CONTENT);
+        record.answered(late, false, StatusCode::NO_CONTENT);
         assert_eq!(record.requests()[0].status, Some(204));
 
         record.recording(false);
         assert_eq!(record.arrived(&request("d"), false), None);
+        record.answered(None, false, StatusCode::UNAUTHORIZED);
+        record.answered(None, true, StatusCode::UNAUTHORIZED);
         assert_eq!((record.api_requests(), record.token_requests()), (3, KEPT as u64));
+        assert_eq!(record.refusals(), 1, "a token endpoint's are not among them");
     }
 }

@@ -97,10 +97,11 @@ async fn serve<S: Site>(stream: TcpStream, site: Arc<S>, record: Arc<Record>) {
     let service = service_fn(|request: Request<Incoming>| {
         let (site, record) = (Arc::clone(&site), Arc::clone(&record));
         async move {
-            let number = record.arrived(&request, site.is_token_request(&request));
+            let token_request = site.is_token_request(&request);
+            let number = record.arrived(&request, token_request);
             let exchange = Exchange { record, number };
             let answer = site.answer(request, &exchange).await?;
-            exchange.record.answered(number, answer.status());
+            exchange.record.answered(number, token_request, answer.status());
             Ok::<_, io::Error>(answer)
         }
     });
