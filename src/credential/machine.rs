@@ -262,6 +262,8 @@ impl Machine {
 
     /// An upstream refused a lease.
     pub fn refused(&mut self, refusal: Refusal, now: Moment) -> Verdict {
+        // It may have expired on its way.
+        self.drop_expired(now);
         if let Some(held) = &self.held
             && refusal.generation < held.generation
         {
@@ -279,7 +281,7 @@ impl Machine {
             self.retire(refusal);
             return Verdict::Await { attempts: self.attempts };
         }
-        if self.quiet_until.is_some_and(|until| now < until) || self.next_try.is_some_and(|at| now < at) {
+        if self.quiet_until.is_some_and(|until| now < until) || !self.can_fetch_soon(refusal.certainty, now) {
             return Verdict::Pass;
         }
         self.wanted = Some(Wanted::Refused);
@@ -369,6 +371,12 @@ impl Machine {
             held.of_refusal && held.generation == refusal.generation && !refusal.accepted_before
         });
         fresh && refusal.certainty != Certainty::Definite
+    }
+
+    /// After a failed fetch a token is not doubted that cannot be replaced soon: it may be good.
+    fn can_fetch_soon(&self, certainty: Certainty, now: Moment) -> bool {
+        let Some(at) = self.next_try.filter(|at| now < *at) else { return true };
+        certainty >= Certainty::Likely && !self.permanent && at.since(now) <= schedule::SOON
     }
 
     fn note_futile(&mut self, now: Moment) {

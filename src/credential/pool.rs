@@ -320,6 +320,7 @@ impl TokenPool {
             Verdict::Await { attempts } => attempts,
         };
         let _place = Place::take(group).ok()?;
+        let last_moment = self.clock.now() + group.lease_timeout;
         let deadline = tokio::time::Instant::now() + group.lease_timeout;
         loop {
             let changed = group.changed.notified();
@@ -330,7 +331,14 @@ impl TokenPool {
             {
                 return Some(newer);
             }
-            if account.machine().attempts() > attempts {
+            // While the refused token is out of force, a failed fetch is not the last word: the next may bring one
+            // in time.
+            let is_over = {
+                let machine = account.machine();
+                let ended = machine.held().is_some() && machine.attempts() > attempts;
+                ended || machine.is_hopeless(last_moment)
+            };
+            if is_over {
                 return None;
             }
             tokio::time::timeout_at(deadline, changed).await.ok()?;
