@@ -25,10 +25,10 @@ use crate::telemetry::{LogFormat, start_log};
 #[command(name = "sidekey", version, max_term_width = 100)]
 struct Cli {
     /// How much the log says.
-    #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
+    #[arg(long, global = true, help_heading = "Log", value_name = "LEVEL", default_value = "info")]
     log_level: Level,
     /// How log lines look.
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, global = true, help_heading = "Log", value_name = "FORMAT", default_value = "text")]
     log_format: Format,
     #[command(subcommand)]
     command: Command,
@@ -52,39 +52,39 @@ enum Format {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the proxy.
+    /// Run the proxy until SIGTERM or Ctrl-C.
     Run(ConfigArg),
-    /// Run in front of embedded stand-ins of Aura, Neo4j and Neon, and print lines to try.
+    /// Run in front of embedded stand-ins of Aura, Neo4j and Neon, and print lines to try; needs no network.
     #[cfg(feature = "demo")]
     Demo {
         /// Make the tour itself, print what went over the wire, and exit.
         #[arg(long)]
         once: bool,
     },
-    /// Find every configuration error at once.
+    /// Find every configuration error at once; exits with 0 or 2.
     Check {
         #[command(flatten)]
         config: ConfigArg,
-        /// Also fetch each token and shake hands with each upstream.
+        /// Also fetch each token and connect to each upstream, TLS handshake included.
         #[arg(long)]
         connect: bool,
-        /// Do not read secrets; for CI.
+        /// Read no secrets, and let texts and certificates that stand elsewhere be missing; for CI.
         #[arg(long, conflicts_with = "connect")]
         no_secrets: bool,
     },
-    /// Tell what would happen to a request, without sending it.
+    /// Tell what would happen to a request, without sending it; exits with 1 if it would be refused.
     Explain(explain::ExplainArgs),
-    /// Write a commented starter file.
+    /// Write a commented starter file, never over an existing one.
     Init {
-        /// Where to.
+        /// The file to write.
         #[arg(default_value = "sidekey.toml")]
         file: PathBuf,
     },
-    /// Print the JSON Schema of the configuration file.
+    /// Print the JSON Schema of the configuration file, for editors.
     Schema,
     /// Print completions for a shell.
     Completions {
-        /// Which one.
+        /// The shell.
         shell: clap_complete::Shell,
     },
 }

@@ -16,7 +16,7 @@ pub(super) struct ExplainArgs {
     config: ConfigArg,
     /// The request's method.
     method: Method,
-    /// Its URL as the app would call it: `http://127.0.0.1:7600/aura/v1/instances`, or a path on the first listener.
+    /// Its URL as the app would call it: `http://127.0.0.1:7600/aura/v1/instances`, or a path on the first shared listener.
     url: String,
     /// A header of the request, `Name: value`; may be given more than once.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
