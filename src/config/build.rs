@@ -47,6 +47,14 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
         })
         .collect();
     credentials.report_unused(context);
+    for ((entry, table), route) in tables.iter().zip(&routes) {
+        let Some(route) = route.as_ref().filter(|route| listeners.are_behind(&route.upstream)) else {
+            continue;
+        };
+        let at = table.get("upstream").map_or(entry.at, |node| node.at);
+        let message = format!("`upstream` of [route.{}] leads back to sidekey itself", route.name);
+        context.out.error(at, message, "write the address of the service, or listen on another port");
+    }
     let hosts = server.items("hosts").into_iter().filter_map(|node| names::host(node, context)).collect();
 
     let duration = |key, default| server.duration(key).unwrap_or(default);

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::names;
 use crate::config::context::Context;
 use crate::config::diagnostic::At;
 use crate::config::document::{Node, Table, Value};
-use crate::config::{Bind, ListenId, Listener};
+use crate::config::{Bind, ListenId, Listener, Upstream};
 
 const DEFAULT: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 7600));
 /// `sun_path` of Linux and the BSDs, less the closing NUL; macOS has the shortest.
@@ -81,6 +82,15 @@ impl Listeners {
     /// Where each listener stands that no route has for itself.
     pub(super) fn shared(&self) -> impl Iterator<Item = At> {
         self.list.iter().filter(|(listener, _)| listener.shared).map(|(_, at)| *at)
+    }
+
+    /// Does an upstream's address lead back to one of the listeners?
+    pub(super) fn are_behind(&self, upstream: &Upstream) -> bool {
+        let same = |listener: &Listener| match &listener.bind {
+            Bind::Tcp(address) => address.port() == upstream.port && address.port() != 0,
+            Bind::Unix { .. } => false,
+        };
+        names::is_loopback(&upstream.host) && self.list.iter().any(|(listener, _)| same(listener))
     }
 
     pub(super) fn into_vec(self) -> Vec<Listener> {
