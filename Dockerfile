@@ -20,5 +20,7 @@ FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=builder /sidekey /sidekey
 # In numbers, so that Kubernetes' runAsNonRoot can tell.
 USER 65532:65532
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
+    CMD ["/sidekey", "wait", "--for", "live", "--timeout", "2s"]
 ENTRYPOINT ["/sidekey"]
 CMD ["run"]

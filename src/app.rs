@@ -1,5 +1,8 @@
 //! The whole: a validated configuration becomes a running sidekey, and stops in order.
 
+mod control;
+pub mod description;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,8 +16,11 @@ use crate::credential::source::Connector;
 use crate::credential::{TokenPool, pool_of};
 use crate::proxy::exchange::CallerLimits;
 use crate::proxy::{Rules, Shared};
+use crate::secret::SecretError;
 use crate::server::{self, BindError, Server, ServerSettings};
 use crate::tls::{TlsError, TlsFactory};
+
+pub use self::control::Control;
 
 /// Why a checked configuration cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +31,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The configured admin token cannot be read.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// No threads.
     #[error("cannot start the data plane: {0}")]
     Threads(std::io::Error),

@@ -4,6 +4,7 @@ mod check;
 #[cfg(feature = "demo")]
 mod demo;
 mod explain;
+mod instance;
 mod run;
 mod starter;
 
@@ -11,6 +12,7 @@ use std::fmt;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
@@ -74,6 +76,30 @@ enum Command {
     },
     /// Tell what would happen to a request, without sending it; exits with 1 if it would be refused.
     Explain(explain::ExplainArgs),
+    /// Print what the running instance says of itself.
+    Status {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        /// Again every second.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Wait until the running instance is live or ready; for entry points and probes.
+    Wait {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// What to wait for.
+        #[arg(long = "for", value_name = "WHAT", default_value = "ready")]
+        what: instance::WaitFor,
+        /// How long at most.
+        #[arg(long, default_value = "30s", value_parser = time)]
+        timeout: Duration,
+    },
+    /// Stop the running instance in order.
+    Stop(ConfigArg),
     /// Write a commented starter file, never over an existing one.
     Init {
         /// The file to write.
@@ -122,6 +148,9 @@ pub fn main() -> ExitCode {
             check::check(&config, &environment, connect, LoadOptions { check_secrets: !no_secrets })
         }
         Command::Explain(args) => explain::explain(&args, &environment),
+        Command::Status { config, json, watch } => instance::status(&config, &environment, json, watch),
+        Command::Wait { config, what, timeout } => instance::wait(&config, &environment, what, timeout),
+        Command::Stop(config) => instance::stop(&config, &environment),
         Command::Init { file } => starter::write(&file),
         Command::Schema => {
             say(format_args!("{:#}", config::json_schema()));
@@ -171,6 +200,11 @@ fn say(text: impl fmt::Display) {
 /// An error, on standard error.
 fn complain(text: impl fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A duration as the configuration writes it.
+fn time(text: &str) -> Result<Duration, String> {
+    config::duration(text).map_err(|_| "write a number and a unit: 250ms, 30s, 5m or 1h".to_owned())
 }
 
 /// A runtime for a command: one thread, everything on it.

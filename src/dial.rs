@@ -85,7 +85,9 @@ async fn connect(origin: &Upstream, tls: Option<&TlsConnector>) -> Result<Stream
         .map_err(|source| DialError::Lookup { host: host(), source })?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     let mut connected = None;
-    for address in addresses {
+    // A name that counts as this machine's is this machine's, whatever the resolver makes of it.
+    let only_loopback = origin.host == "localhost" || origin.host.ends_with(".localhost");
+    for address in addresses.filter(|address| !only_loopback || address.ip().to_canonical().is_loopback()) {
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 connected = Some(stream);

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use tokio_rustls::TlsConnector;
 
-use crate::config::Endpoint;
+use crate::config::{Endpoint, Upstream};
 use crate::dial::{DialError, dial};
 
 /// The most that an answer may hold, in bytes.
@@ -73,19 +73,29 @@ pub async fn post_form(
     if let Some(value) = authorization {
         headers.insert(http::header::AUTHORIZATION, value);
     }
-    match tokio::time::timeout(limit, exchange(endpoint, tls, request, limit)).await {
+    call(&endpoint.origin, tls, request, limit).await
+}
+
+/// Sends one request and reads its answer, all within `limit`.
+pub async fn call(
+    origin: &Upstream,
+    tls: Option<&TlsConnector>,
+    request: Request<Full<Bytes>>,
+    limit: Duration,
+) -> Result<Answer, CallError> {
+    match tokio::time::timeout(limit, exchange(origin, tls, request, limit)).await {
         Ok(done) => done,
         Err(_) => Err(CallError::Timeout(limit)),
     }
 }
 
 async fn exchange(
-    endpoint: &Endpoint,
+    origin: &Upstream,
     tls: Option<&TlsConnector>,
     request: Request<Full<Bytes>>,
     limit: Duration,
 ) -> Result<Answer, CallError> {
-    let stream = dial(&endpoint.origin, tls, limit).await?;
+    let stream = dial(origin, tls, limit).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(CallError::Broken)?;
     let answered = async {

@@ -8,9 +8,10 @@
 //! The life of a token: [`credential`] fetches it through [`fetch`] before it is needed, keeps it while it lasts,
 //! and gives it out as a lease; an upstream that refuses it sends it back.
 //!
-//! Top down, each module imports only what stands below it: [`cli`] ▸ [`app`] ▸ [`server`] and [`demo`] ▸ [`proxy`] ▸
+//! Top down, each module imports only what stands below it: [`cli`] ▸ [`app`] ▸ [`server`], [`admin`] and [`demo`] ▸ [`proxy`] ▸
 //! [`guard`] and [`credential`] ▸ [`fetch`] ▸ [`dial`] ▸ [`config`] and [`tls`] ▸ [`secret`], [`clock`], [`telemetry`].
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod clock;

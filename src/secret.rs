@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 /// A secret text: zeroized when dropped, redacted in `Debug`, without `Display` or `Serialize`.
@@ -18,6 +19,11 @@ impl Secret {
     /// The text itself: the only way to it, so that every use can be found by this name.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Is this it? Takes as long for a nearly right guess as for a wrong one.
+    pub fn is(&self, guess: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(guess).into()
     }
 }
 

@@ -274,8 +274,9 @@ fn a_mistaken_override_is_told_by_its_variable() {
             "environment: SIDEKEY_HOSTS: host `a.example:1` has a port; write the name alone, as \"a.example\"",
         ),
         (
-            ("SIDEKEY_ADMIN", "127.0.0.1:7601"),
-            "environment: SIDEKEY_ADMIN: `admin` is not there yet: the admin listener; remove it",
+            ("SIDEKEY_ADMIN", "0.0.0.0:7601"),
+            "environment: SIDEKEY_ADMIN: the admin listener would be reached from other machines at 0.0.0.0:7601; \
+             write admin = \"127.0.0.1:7601\"; for probes there is `health`",
         ),
         (
             ("SIDEKEY_CALLER_TOKEN", "CANARY"),

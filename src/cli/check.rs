@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::run::{account_line, upstream_url};
+use super::run::account_line;
 use super::{ConfigArg, Failure, load, runtime, say};
+use crate::app::description::upstream_url;
 use crate::app::upstream_tls;
 use crate::clock::Clock;
 use crate::config::{Config, Environment, LoadOptions};

@@ -4,8 +4,8 @@ use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
-use super::run::{kind, upstream_url};
 use super::{ConfigArg, Failure, load, say};
+use crate::app::description::{kind, upstream_url};
 use crate::config::{Bind, Config, CredentialKind, Environment, ListenId, LoadOptions};
 use crate::proxy::{Plan, Rules, headers};
 

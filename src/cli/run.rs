@@ -8,35 +8,49 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
 use super::{ConfigArg, Failure, load, runtime, say};
-use crate::app::{Address, App};
+use crate::app::description::{kind, upstream_url, urls};
+use crate::app::{Address, App, Control};
 use crate::clock::Clock;
-use crate::config::{Config, CredentialKind, Environment, LoadOptions, Route};
+use crate::config::{Config, Environment, LoadOptions};
 use crate::credential::TokenPool;
 use crate::credential::record::AccountRecord;
 
 pub(super) fn run(arg: &ConfigArg, environment: &Environment) -> Result<(), Failure> {
     let loaded = load(arg, environment, LoadOptions::default())?;
-    runtime()?.block_on(serve(&loaded.config))
+    runtime()?.block_on(serve(&loaded.config, environment))
 }
 
-/// Runs a configuration until SIGTERM or SIGINT.
-async fn serve(config: &Config) -> Result<(), Failure> {
+/// Runs a configuration until SIGTERM, SIGINT, or a stop by the admin listener.
+async fn serve(config: &Config, environment: &Environment) -> Result<(), Failure> {
     // Before anything is started, so that no signal falls between.
     let failed = |error: std::io::Error| Failure::Running(format!("cannot handle signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let app = App::start(config, &Clock::system())?;
+    let clock = Clock::system();
+    let app = App::start(config, &clock)?;
+    let control = Control::start(&app, config, environment, &clock).await?;
     say(banner(config, app.addresses()));
+    let (admin, probes) = control.addresses();
+    for (what, address) in [("admin", admin), ("probes", probes)] {
+        if let Some(address) = address {
+            say(format_args!("{what} on http://{address}"));
+        }
+    }
     let told = tokio::spawn(tell_credentials(config.credentials.len(), Arc::clone(app.pool())));
     tokio::select! {
         _ = terminate.recv() => info!("told to terminate"),
         _ = interrupt.recv() => info!("interrupted"),
+        () = control.stop_asked() => info!("asked to stop"),
     }
     told.abort();
-    // A second signal ends it at once, by the default action being what a person expects of it.
+    // A second signal ends it at once.
+    let again = || {
+        Err(Failure::Running("told to stop again while stopping; running requests were cut off".to_owned()))
+    };
     tokio::select! {
         () = app.stop() => Ok(()),
-        _ = interrupt.recv() => Err(Failure::Running("interrupted again while stopping".to_owned())),
+        _ = interrupt.recv() => again(),
+        _ = terminate.recv() => again(),
     }
 }
 
@@ -59,46 +73,6 @@ pub(super) fn banner(config: &Config, addresses: &[Address]) -> String {
         }
     }
     text
-}
-
-/// The addresses at which a route is reached, each once.
-pub(super) fn urls(config: &Config, route: &Route, addresses: &[Address]) -> Vec<String> {
-    let base = |address: &Address| match address.socket {
-        Some(socket) => format!("http://{socket}"),
-        None => address.text.clone(),
-    };
-    let own = route.matches.listeners.iter().map(|id| base(&addresses[*id]));
-    let shared = || {
-        let listeners = config.server.listeners.iter().zip(addresses);
-        listeners.filter(|(listener, _)| listener.shared).map(|(_, address)| address)
-    };
-    let by_path =
-        route.matches.paths.iter().flat_map(|path| shared().map(move |at| format!("{}{path}", base(at))));
-    let by_host = route.matches.hosts.iter().flat_map(|host| {
-        let ports = shared().filter_map(|at| at.socket.map(|socket| socket.port()));
-        ports.map(move |port| format!("http://{host}:{port}"))
-    });
-    own.chain(by_path).chain(by_host).collect()
-}
-
-/// The upstream as a URL.
-pub(super) fn upstream_url(route: &Route) -> String {
-    let upstream = &route.upstream;
-    let scheme = if upstream.tls { "https" } else { "http" };
-    // Made of a URL, so it is text.
-    let authority = upstream.host_header.to_str().unwrap_or_default();
-    format!("{scheme}://{authority}{}", upstream.base_path)
-}
-
-/// A credential's type in the words of the file.
-pub(super) fn kind(kind: &CredentialKind) -> &'static str {
-    match kind {
-        CredentialKind::Basic { .. } => "basic",
-        CredentialKind::Bearer { .. } => "bearer",
-        CredentialKind::ClientCredentials(_) => "client_credentials",
-        CredentialKind::Exec { .. } => "exec",
-        CredentialKind::Header { .. } => "header",
-    }
 }
 
 /// Says of each credential whether it has its token, once its first fetch has ended.

@@ -1,5 +1,6 @@
 //! The one conversion: the checked tree → [`Config`]. Collects every error; nothing after it checks again.
 
+mod admin;
 mod credential;
 mod listener;
 mod names;
@@ -57,9 +58,11 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
     }
     let hosts = server.items("hosts").into_iter().filter_map(|node| names::host(node, context)).collect();
 
+    let admin = admin::admin(server, &listeners, context);
     let duration = |key, default| server.duration(key).unwrap_or(default);
     let server = Server {
         listeners: listeners.into_vec(),
+        admin,
         workers: workers(server.get("workers")),
         hosts,
         header_timeout: duration("header_timeout", Duration::from_secs(10)),

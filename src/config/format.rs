@@ -65,8 +65,6 @@ pub(crate) enum Kind {
     List(&'static Kind),
     /// The first alternative that fits.
     AnyOf(&'static [Kind]),
-    /// Well-formed, but not there yet.
-    Later(&'static Kind, &'static str),
     Table(&'static TableFormat),
     /// A table of names, each with such a table.
     Named(&'static TableFormat),
@@ -144,7 +142,6 @@ impl Kind {
             Self::OneOf(choices) => quoted(choices),
             Self::List(kind) => format!("a list, each {}", kind.describe()),
             Self::AnyOf(kinds) => kinds.iter().map(Self::describe).collect::<Vec<_>>().join(", or "),
-            Self::Later(kind, _) => kind.describe(),
             Self::Table(_) | Self::Credential => "a table".into(),
             Self::Named(_) | Self::Credentials => "a table of names".into(),
         }
@@ -173,7 +170,6 @@ impl Kind {
                 _ => format!("write {key} = [ … ]"),
             },
             Self::AnyOf(kinds) => kinds.first().map(|kind| kind.example(key)).unwrap_or_default(),
-            Self::Later(kind, _) => kind.example(key),
             Self::Table(format) => format!("write it as a table: {}", format.heading),
             Self::Named(format) => format!("write {}", format.heading),
             Self::Credential => format!("write {key} = {{ type = \"…\", … }}"),

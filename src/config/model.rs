@@ -30,18 +30,33 @@ pub struct Config {
 pub struct Server {
     /// Every bound address, those of single routes included; [`ListenId`] indexes it.
     pub listeners: Vec<Listener>,
+    /// Administration and probes.
+    pub admin: Admin,
     /// Threads of the data plane, at least 1.
     pub workers: usize,
     /// Names other than loopback's and the routes' that a Host may have: lower case, without port.
     pub hosts: Vec<String>,
     /// How long a caller may take for its request's header.
     pub header_timeout: Duration,
-    /// How long a connection may be idle, on either side.
+    /// How long a caller's connection may be silent, between requests and within a body.
     pub idle_timeout: Duration,
     /// How long new connections are still served after the signal to stop.
     pub drain_delay: Duration,
     /// How long running exchanges may take to finish after that.
     pub drain_timeout: Duration,
+}
+
+/// The listeners that are not for requests.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// The admin listener's loopback address; none: it is off.
+    pub listen: Option<SocketAddr>,
+    /// What its POSTs need; none: made at the start and written to a runtime file.
+    pub token: Option<SecretSource>,
+    /// May anybody who reaches it stop the instance?
+    pub open_quit: bool,
+    /// A listener for probes alone.
+    pub health: Option<SocketAddr>,
 }
 
 /// Index into [`Server::listeners`].

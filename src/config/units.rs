@@ -7,7 +7,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Why a text is no duration or size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UnitError {
+pub enum UnitError {
     /// Not one number and one unit.
     Malformed,
     /// More than can be meant.
@@ -15,7 +15,7 @@ pub(crate) enum UnitError {
 }
 
 /// `"250ms"`, `"30s"`, `"5m"` or `"1h"`; at most a year.
-pub(crate) fn duration(text: &str) -> Result<Duration, UnitError> {
+pub fn duration(text: &str) -> Result<Duration, UnitError> {
     let (number, unit) = split(text)?;
     let milliseconds = match unit {
         "ms" => Some(number),

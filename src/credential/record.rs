@@ -20,6 +20,8 @@ pub struct AccountRecord {
     pub required: bool,
     /// In one word.
     pub state: State,
+    /// Is there a valid token?
+    pub has_token: bool,
     /// Tokens given so far.
     pub generation: u64,
     /// Seconds since the token in force was asked for.
@@ -70,6 +72,7 @@ impl TokenPool {
             account: Arc::clone(&account.name),
             required: credential.required,
             state: machine.state(now),
+            has_token: held.is_some_and(|held| held.expires.is_none_or(|at| now < at)),
             generation: machine.generation(),
             age_seconds: held.map(|held| seconds(now.since(held.issued))),
             expires_in_seconds: held.and_then(|held| held.expires).map(|at| seconds(at.since(now))),

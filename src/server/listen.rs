@@ -67,7 +67,7 @@ pub fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, BindError> {
 fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
     match &listener.bind {
         Bind::Tcp(address) => {
-            let failed = |source: io::Error| failed(address.to_string(), source);
+            let failed = |source: io::Error| BindError::new(address.to_string(), source);
             // The standard library sets SO_REUSEADDR, so a restart need not wait.
             let socket = TcpListener::bind(address).map_err(failed)?;
             socket.set_nonblocking(true).map_err(failed)?;
@@ -80,7 +80,7 @@ fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
         }
         Bind::Unix { path, mode } => {
             let address = format!("unix:{}", path.display());
-            let failed = |source: io::Error| failed(address.clone(), source);
+            let failed = |source: io::Error| BindError::new(address.clone(), source);
             clear_stale(path, &address)?;
             // Bound under another name and renamed once its permissions are right: nobody can connect in between.
             let mut hidden = path.clone().into_os_string();
@@ -109,17 +109,20 @@ fn clear_stale(path: &Path, address: &str) -> Result<(), BindError> {
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(|source| failed(address.to_owned(), source))
+            std::fs::remove_file(path).map_err(|source| BindError::new(address.to_owned(), source))
         }
         Ok(_) => Err(BindError::InUse(address.to_owned())),
-        Err(source) => Err(failed(address.to_owned(), source)),
+        Err(source) => Err(BindError::new(address.to_owned(), source)),
     }
 }
 
-fn failed(address: String, source: io::Error) -> BindError {
-    match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse(address),
-        _ => BindError::Io { address, source },
+impl BindError {
+    /// What a failed attempt to listen on `address` means.
+    pub fn new(address: String, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse(address),
+            _ => Self::Io { address, source },
+        }
     }
 }
 

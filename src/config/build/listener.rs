@@ -84,6 +84,11 @@ impl Listeners {
         self.list.iter().filter(|(listener, _)| listener.shared).map(|(_, at)| *at)
     }
 
+    /// Is that address taken?
+    pub(super) fn has_tcp(&self, address: SocketAddr) -> bool {
+        self.find(&Bind::Tcp(address)).is_some()
+    }
+
     /// Does an upstream's address lead back to one of the listeners?
     pub(super) fn are_behind(&self, upstream: &Upstream) -> bool {
         let same = |listener: &Listener| match &listener.bind {

@@ -104,10 +104,6 @@ fn check_value(node: &mut Node, kind: &Kind, key: &str, path: &str, context: &mu
             Some(kind) => return check_value(node, kind, key, path, context),
             None => Some(mistyped(node, kind, key)),
         },
-        (Kind::Later(kind, what), _) => {
-            check_value(node, kind, key, path, context);
-            return not_there_yet(node, node.at, key, what, context);
-        }
         (Kind::Secret, _) => return check_secret(node, key, context),
         (Kind::Text(_) | Kind::Url, Value::Text(text)) => text
             .chars()
@@ -218,7 +214,6 @@ fn choose<'k>(node: &Node, kinds: &'k [Kind]) -> Option<&'k Kind> {
 
 fn fits(node: &Node, kind: &Kind) -> bool {
     match (kind, &node.value) {
-        (Kind::Later(kind, _), _) => fits(node, kind),
         (Kind::AnyOf(kinds), _) => choose(node, kinds).is_some(),
         (kind, Value::Table(_)) if is_reference(node) && stands_for_text(kind) => true,
         (Kind::Text(_) | Kind::Url | Kind::OneOf(_), Value::Text(_))

@@ -52,10 +52,10 @@ static SERVER: TableFormat = TableFormat {
         .default("\"127.0.0.1:7600\""),
         Key::new(
             "admin",
-            Kind::AnyOf(&[Kind::Off, Kind::Later(&ADDRESS, "the admin listener")]),
-            "The admin listener.",
+            Kind::AnyOf(&[Kind::Off, Kind::Text("127.0.0.1:7601")]),
+            "The admin listener, on loopback: probes, status, stopping; false turns it off.",
         )
-        .default("false"),
+        .default("\"127.0.0.1:7601\""),
         Key::new(
             "workers",
             Kind::AnyOf(&[Kind::Integer { min: 1, max: 64 }, Kind::OneOf(&[Choice::now("auto")])]),
@@ -69,8 +69,12 @@ static SERVER: TableFormat = TableFormat {
         ),
         Key::new("header_timeout", SOME_TIME, "How long a caller may take for a request's header.")
             .default("\"10s\""),
-        Key::new("idle_timeout", SOME_TIME, "How long a connection may be idle, on either side.")
-            .default("\"5m\""),
+        Key::new(
+            "idle_timeout",
+            SOME_TIME,
+            "How long a caller's connection may be silent, between requests and within a body.",
+        )
+        .default("\"5m\""),
         Key::new(
             "drain_delay",
             ANY_TIME,
@@ -79,12 +83,18 @@ static SERVER: TableFormat = TableFormat {
         .default("\"0s\""),
         Key::new("drain_timeout", ANY_TIME, "How long running requests may take to finish after that.")
             .default("\"25s\""),
-        Key::new("health", ADDRESS, "A listener for probes and metrics only.")
-            .later("a listener for probes and metrics only"),
+        Key::new(
+            "health",
+            Kind::Text("0.0.0.0:7602"),
+            "A listener for probes alone, whatever the Host: `GET /livez` and `/readyz`.",
+        ),
         Key::new("admin_token", Kind::Secret, "What the admin listener's POSTs need.")
-            .later("the admin listener"),
-        Key::new("quitquitquit", TEXT, "Opens POST /quitquitquit to anyone on loopback.")
-            .later("the admin listener"),
+            .default("made at each start, in a runtime file that the commands read"),
+        Key::new(
+            "quitquitquit",
+            Kind::OneOf(&[Choice::now("open")]),
+            "\"open\": whoever reaches the admin listener may stop the instance, for pods.",
+        ),
         Key::new("sandbox", Kind::AnyOf(&[Kind::Flag, TEXT]), "Confines the process.")
             .later("confining the process"),
         Key::new("access_log", Kind::AnyOf(&[Kind::Flag, TEXT]), "One line for each request.")

@@ -1,0 +1,232 @@
+//! The admin listener: probes, status, and stopping, for commands and for orchestrators. Not on the request path.
+
+mod access;
+mod status;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{debug, warn};
+
+use crate::guard::{Guard, Refused};
+use crate::secret::Secret;
+
+pub use self::access::{AccessError, TokenFile, read_token};
+pub use self::status::{Instance, Readiness};
+
+/// The header that shows the admin token.
+pub const ADMIN_TOKEN_HEADER: HeaderName = HeaderName::from_static("sidekey-token");
+/// Connections at once; probes and commands need a few.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a request's header may take.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Who may do what on the admin listener.
+#[derive(Debug)]
+pub struct AdminRules {
+    /// What a POST must show; none: there is nothing that opens it.
+    pub token: Option<Secret>,
+    /// May anybody who reaches the listener stop the instance?
+    pub open_quit: bool,
+    /// Names other than loopback's that a Host may have.
+    pub hosts: Vec<String>,
+}
+
+/// A running listener for administration or for probes alone; dropped, it stops.
+#[derive(Debug)]
+pub struct Admin {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+/// What a listener serves.
+#[derive(Debug)]
+enum Face {
+    /// Everything, to those whom the guard lets in.
+    Admin { guard: Guard, rules: AdminRules },
+    /// Probes alone, to anyone, by whatever name: kubelet comes from outside the pod.
+    Probes,
+}
+
+struct Shared {
+    face: Face,
+    instance: Arc<Instance>,
+    stop: Arc<Notify>,
+}
+
+impl Admin {
+    /// Serves administration on a listener on loopback. A permitted stop is told to `stop`.
+    ///
+    /// # Errors
+    /// When the listener is no longer one.
+    pub fn start(
+        listener: TcpListener,
+        rules: AdminRules,
+        instance: Arc<Instance>,
+        stop: Arc<Notify>,
+    ) -> std::io::Result<Self> {
+        let guard = Guard::new(rules.hosts.iter().map(String::as_str));
+        Self::serve(listener, Shared { face: Face::Admin { guard, rules }, instance, stop })
+    }
+
+    /// Serves `/livez` and `/readyz` and nothing else, whatever the Host.
+    ///
+    /// # Errors
+    /// When the listener is no longer one.
+    pub fn start_probes(listener: TcpListener, instance: Arc<Instance>) -> std::io::Result<Self> {
+        Self::serve(listener, Shared { face: Face::Probes, instance, stop: Arc::default() })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn serve(listener: TcpListener, shared: Shared) -> std::io::Result<Self> {
+        let address = listener.local_addr()?;
+        Ok(Self { address, task: tokio::spawn(accept(listener, Arc::new(shared))) })
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // Dropped with this task, which ends the connections as well.
+    let mut connections = JoinSet::new();
+    loop {
+        // The semaphore is never closed.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let shared = Arc::clone(&shared);
+                connections.spawn(async move {
+                    let _place = place;
+                    connection(stream, shared).await;
+                });
+            }
+            Err(error) => {
+                warn!(%error, "the admin listener cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let (head, _) = request.into_parts();
+        let answer = shared.answer(&head);
+        async move { Ok::<_, std::convert::Infallible>(answer) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        debug!(%error, "an admin connection broke off");
+    }
+}
+
+impl Shared {
+    fn answer(&self, head: &Parts) -> Response<Full<Bytes>> {
+        if let Face::Admin { guard, .. } = &self.face
+            && let Err(refused) = guard.admit(head, true)
+        {
+            return refusal(&refused);
+        }
+        match (&head.method, head.uri.path(), &self.face) {
+            (&Method::GET | &Method::HEAD, "/livez", _) => text(StatusCode::OK, "alive\n"),
+            (&Method::GET | &Method::HEAD, "/readyz", _) => self.readiness(),
+            (&Method::GET | &Method::HEAD, "/status", Face::Admin { .. }) => {
+                json_answer(StatusCode::OK, &self.instance.status())
+            }
+            (&Method::POST, "/quitquitquit", Face::Admin { rules, .. }) => self.quit(head, rules),
+            (_, "/quitquitquit", Face::Admin { .. }) => wrong_method("POST"),
+            (_, "/status", Face::Admin { .. }) | (_, "/livez" | "/readyz", _) => wrong_method("GET, HEAD"),
+            _ => error(StatusCode::NOT_FOUND, "no_route", "There is nothing at this path."),
+        }
+    }
+
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        let readiness = self.instance.readiness();
+        let status = match readiness {
+            Readiness::Ready | Readiness::Degraded(_) => StatusCode::OK,
+            Readiness::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        text(status, readiness.to_string())
+    }
+
+    fn quit(&self, head: &Parts, rules: &AdminRules) -> Response<Full<Bytes>> {
+        let shown = head.headers.get(ADMIN_TOKEN_HEADER).zip(rules.token.as_ref());
+        if !rules.open_quit && !shown.is_some_and(|(shown, token)| token.is(shown.as_bytes())) {
+            let hint = "This needs the admin token in Sidekey-Token; `sidekey stop` knows where it is.";
+            return error(StatusCode::UNAUTHORIZED, "caller_unknown", hint);
+        }
+        self.stop.notify_one();
+        text(StatusCode::ACCEPTED, "stopping\n")
+    }
+}
+
+fn refusal(refused: &Refused) -> Response<Full<Bytes>> {
+    match refused {
+        Refused::BadHost(text) => error(StatusCode::BAD_REQUEST, "bad_request", text),
+        Refused::ForbiddenHost => error(
+            StatusCode::FORBIDDEN,
+            "forbidden_host",
+            "The Host is not one that this listener answers for.",
+        ),
+        Refused::CrossSite(_) => {
+            error(StatusCode::FORBIDDEN, "cross_site", "Requests from web pages are refused.")
+        }
+        Refused::Method => wrong_method("GET, HEAD, POST"),
+    }
+}
+
+fn wrong_method(allowed: &'static str) -> Response<Full<Bytes>> {
+    let mut response =
+        error(StatusCode::METHOD_NOT_ALLOWED, "method_refused", "The method is not for this path.");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+fn error(status: StatusCode, code: &'static str, message: &str) -> Response<Full<Bytes>> {
+    let mut response = json_answer(status, &json!({ "error": code, "message": message }));
+    response.headers_mut().insert(HeaderName::from_static("sidekey-error"), HeaderValue::from_static(code));
+    response
+}
+
+fn json_answer(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
+    plain(status, "application/json", format!("{value}\n"))
+}
+
+fn text(status: StatusCode, text: impl Into<String>) -> Response<Full<Bytes>> {
+    plain(status, "text/plain; charset=utf-8", text.into())
+}
+
+fn plain(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,159 @@
+//! What an instance says of itself: readiness in words, and everything as data.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::clock::{Clock, Moment};
+use crate::credential::TokenPool;
+use crate::credential::machine::State;
+use crate::credential::record::AccountRecord;
+
+/// A running instance, as its admin listener sees it.
+pub struct Instance {
+    pool: Arc<TokenPool>,
+    clock: Clock,
+    started: Moment,
+    /// What does not change while it runs: configuration, listeners, routes.
+    description: Value,
+}
+
+/// Should requests be sent here?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// Every required credential has a valid token.
+    Ready,
+    /// It has, but some credential fails; each in words.
+    Degraded(Vec<String>),
+    /// A required credential has no valid token; each in words.
+    NotReady(Vec<String>),
+}
+
+impl Instance {
+    /// An instance that starts now. `description` becomes part of its status.
+    pub fn new(pool: Arc<TokenPool>, clock: Clock, description: Value) -> Self {
+        let started = clock.now();
+        Self { pool, clock, started, description }
+    }
+
+    /// Should requests be sent here? Never depends on upstreams.
+    pub fn readiness(&self) -> Readiness {
+        judge(&self.pool.records())
+    }
+
+    /// Everything, as data. Holds no secret.
+    pub fn status(&self) -> Value {
+        let records = self.pool.records();
+        let (word, reasons) = match judge(&records) {
+            Readiness::Ready => ("ready", Vec::new()),
+            Readiness::Degraded(reasons) => ("degraded", reasons),
+            Readiness::NotReady(reasons) => ("not ready", reasons),
+        };
+        let mut status = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": self.clock.now().since(self.started).as_secs(),
+            "readiness": word,
+            "reasons": reasons,
+            "accounts": records,
+        });
+        if let (Some(status), Some(description)) = (status.as_object_mut(), self.description.as_object()) {
+            status.extend(description.clone());
+        }
+        status
+    }
+}
+
+/// A required credential needs one account with a valid token; whatever else fails is told.
+fn judge(records: &[AccountRecord]) -> Readiness {
+    let valid = |record: &AccountRecord| record.has_token || record.state == State::Idle;
+    let mut missing = Vec::new();
+    let mut failing = Vec::new();
+    for record in records {
+        let of_same = || records.iter().filter(|other| other.credential == record.credential);
+        let reason = || {
+            let cause = record.last_error.as_deref().unwrap_or("its first token has not come yet");
+            format!("credential {}, account {}: {cause}", record.credential, record.account)
+        };
+        if record.required && !of_same().any(valid) {
+            missing.push(reason());
+        } else if record.last_error.is_some() {
+            failing.push(reason());
+        }
+    }
+    match (missing.is_empty(), failing.is_empty()) {
+        (false, _) => Readiness::NotReady(missing.into_iter().chain(failing).collect()),
+        (true, false) => Readiness::Degraded(failing),
+        (true, true) => Readiness::Ready,
+    }
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, reasons) = match self {
+            Self::Ready => ("ready", [].as_slice()),
+            Self::Degraded(reasons) => ("degraded", reasons.as_slice()),
+            Self::NotReady(reasons) => ("not ready", reasons.as_slice()),
+        };
+        writeln!(f, "{word}")?;
+        reasons.iter().try_for_each(|reason| writeln!(f, "{reason}"))
+    }
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Instance")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(
+        credential: &str,
+        required: bool,
+        state: State,
+        has_token: bool,
+        error: Option<&str>,
+    ) -> AccountRecord {
+        AccountRecord {
+            credential: credential.into(),
+            account: "a".into(),
+            required,
+            state,
+            has_token,
+            generation: 0,
+            age_seconds: None,
+            expires_in_seconds: None,
+            next_try_seconds: None,
+            last_error: error.map(Into::into),
+            fetches: 0,
+            failures: 0,
+            refusals: 0,
+        }
+    }
+
+    #[test]
+    fn readiness_waits_for_required_credentials_and_tells_what_fails() {
+        let word = |records: &[AccountRecord]| judge(records).to_string().lines().next().unwrap().to_owned();
+        let ready = record("a", true, State::Ready, true, None);
+        assert_eq!(word(&[]), "ready");
+        assert_eq!(word(std::slice::from_ref(&ready)), "ready");
+        assert_eq!(word(&[record("a", true, State::Fetching, false, None)]), "not ready");
+        assert_eq!(word(&[record("a", false, State::Fetching, false, None)]), "ready", "not required");
+        assert_eq!(
+            word(&[record("a", true, State::Failing, true, Some("x"))]),
+            "degraded",
+            "a token is left"
+        );
+        assert_eq!(word(&[record("a", true, State::Dead, false, Some("x"))]), "not ready");
+        assert_eq!(word(&[record("b", false, State::Dead, false, Some("x")), ready.clone()]), "degraded");
+        assert_eq!(
+            word(&[record("a", true, State::Dead, false, Some("x")), ready]),
+            "degraded",
+            "one client is enough"
+        );
+        assert_eq!(word(&[record("a", true, State::Idle, false, None)]), "ready", "nobody wants it");
+    }
+}

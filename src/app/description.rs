@@ -1,0 +1,74 @@
+//! What a configuration amounts to, in the words of its users: for banners, status and explanations.
+
+use serde_json::{Value, json};
+
+use super::Address;
+use crate::config::{Config, CredentialKind, Provider, Route};
+
+/// The addresses at which a route is reached, each once.
+pub fn urls(config: &Config, route: &Route, addresses: &[Address]) -> Vec<String> {
+    let base = |address: &Address| match address.socket {
+        Some(socket) => format!("http://{socket}"),
+        None => address.text.clone(),
+    };
+    let own = route.matches.listeners.iter().map(|id| base(&addresses[*id]));
+    let shared = || {
+        let listeners = config.server.listeners.iter().zip(addresses);
+        listeners.filter(|(listener, _)| listener.shared).map(|(_, address)| address)
+    };
+    let by_path =
+        route.matches.paths.iter().flat_map(|path| shared().map(move |at| format!("{}{path}", base(at))));
+    let by_host = route.matches.hosts.iter().flat_map(|host| {
+        let ports = shared().filter_map(|at| at.socket.map(|socket| socket.port()));
+        ports.map(move |port| format!("http://{host}:{port}"))
+    });
+    own.chain(by_path).chain(by_host).collect()
+}
+
+/// The upstream as a URL.
+pub fn upstream_url(route: &Route) -> String {
+    let upstream = &route.upstream;
+    let scheme = if upstream.tls { "https" } else { "http" };
+    // Made of a URL, so it is text.
+    let authority = upstream.host_header.to_str().unwrap_or_default();
+    format!("{scheme}://{authority}{}", upstream.base_path)
+}
+
+/// A credential's type in the words of the file.
+pub fn kind(kind: &CredentialKind) -> &'static str {
+    match kind {
+        CredentialKind::Basic { .. } => "basic",
+        CredentialKind::Bearer { .. } => "bearer",
+        CredentialKind::ClientCredentials(_) => "client_credentials",
+        CredentialKind::Exec { .. } => "exec",
+        CredentialKind::Header { .. } => "header",
+    }
+}
+
+/// A provider in the words of the file.
+pub fn provider(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Aura => "aura",
+        Provider::Neo4j => "neo4j",
+        Provider::Neon => "neon",
+        Provider::Generic => "generic",
+    }
+}
+
+/// The whole configuration as data, without what a secret could stand in.
+pub fn describe(config: &Config, addresses: &[Address]) -> Value {
+    let routes = config.routes.iter().map(|route| {
+        json!({
+            "name": &*route.name,
+            "provider": provider(route.provider),
+            "urls": urls(config, route, addresses),
+            "upstream": upstream_url(route),
+            "credential": route.credential.map(|id| &*config.credentials[id].name),
+        })
+    });
+    json!({
+        "configuration": config.origin,
+        "listeners": addresses.iter().map(|address| &address.text).collect::<Vec<_>>(),
+        "routes": routes.collect::<Vec<_>>(),
+    })
+}

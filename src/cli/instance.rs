@@ -1,0 +1,209 @@
+//! `sidekey status`, `wait` and `stop`: ask the running instance, which is found by the same configuration.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::ValueEnum;
+use http::header::HOST;
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::Full;
+use serde_json::Value;
+
+use super::{ConfigArg, Failure, load, runtime, say};
+use crate::admin::{ADMIN_TOKEN_HEADER, read_token};
+use crate::config::{Admin, Environment, LoadOptions, Upstream};
+use crate::credential::reader::SecretReader;
+use crate::fetch::{Answer, CallError, call};
+use crate::telemetry::chain;
+
+/// How long one question to the instance may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often `wait` and `status --watch` ask.
+const POLL: Duration = Duration::from_millis(100);
+const WATCH: Duration = Duration::from_secs(1);
+
+/// What to wait for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum WaitFor {
+    /// The process works.
+    Live,
+    /// Every required credential has a token.
+    Ready,
+}
+
+/// Prints what the running instance says of itself.
+pub(super) fn status(
+    arg: &ConfigArg,
+    environment: &Environment,
+    as_json: bool,
+    watch: bool,
+) -> Result<(), Failure> {
+    let (admin, address) = find(arg, environment)?;
+    runtime()?.block_on(async {
+        loop {
+            let answer = ask(address, Method::GET, "/status", None)
+                .await
+                .map_err(|error| unreached(&admin, &error))?;
+            let status: Value = serde_json::from_slice(&answer.body)
+                .map_err(|_| Failure::Running(format!("what answers on {address} is not sidekey")))?;
+            say(if as_json { status.to_string() } else { table(&status) });
+            if !watch {
+                return Ok(());
+            }
+            tokio::time::sleep(WATCH).await;
+        }
+    })
+}
+
+/// Returns when the instance is live or ready.
+pub(super) fn wait(
+    arg: &ConfigArg,
+    environment: &Environment,
+    what: WaitFor,
+    timeout: Duration,
+) -> Result<(), Failure> {
+    let (admin, address) = find(arg, environment)?;
+    let path = match what {
+        WaitFor::Live => "/livez",
+        WaitFor::Ready => "/readyz",
+    };
+    runtime()?.block_on(async {
+        let mut last = String::from("nothing was asked");
+        let asked = async {
+            loop {
+                match ask(address, Method::GET, path, None).await {
+                    Ok(answer) if answer.status == StatusCode::OK => return,
+                    Ok(answer) => last = String::from_utf8_lossy(&answer.body).trim().replace('\n', "; "),
+                    Err(error) => last = said(&admin, &error),
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let in_time = tokio::time::timeout(timeout, asked).await;
+        in_time.map_err(|_| Failure::Running(format!("not after {timeout:?}: {last}")))
+    })
+}
+
+/// Asks the instance to stop.
+pub(super) fn stop(arg: &ConfigArg, environment: &Environment) -> Result<(), Failure> {
+    let (admin, address) = find(arg, environment)?;
+    runtime()?.block_on(async {
+        let token = match &admin.token {
+            Some(source) => SecretReader::new(Vec::new())
+                .read(source)
+                .await
+                .map_err(|error| Failure::Configuration(chain(&error)))?,
+            None => read_token(address, environment).map_err(|error| Failure::Running(chain(&error)))?,
+        };
+        let mut shown = HeaderValue::from_str(token.expose())
+            .map_err(|_| Failure::Configuration("the admin token is no header value".to_owned()))?;
+        shown.set_sensitive(true);
+        let answer = ask(address, Method::POST, "/quitquitquit", Some(shown))
+            .await
+            .map_err(|error| unreached(&admin, &error))?;
+        if answer.status == StatusCode::ACCEPTED {
+            say("stopping");
+            return Ok(());
+        }
+        Err(Failure::Running(format!("refused: {}", String::from_utf8_lossy(&answer.body).trim())))
+    })
+}
+
+/// The admin listener of the configuration.
+fn find(arg: &ConfigArg, environment: &Environment) -> Result<(Admin, SocketAddr), Failure> {
+    let admin = load(arg, environment, LoadOptions { check_secrets: false })?.config.server.admin;
+    match admin.listen {
+        Some(address) => Ok((admin, address)),
+        None => Err(Failure::Configuration(
+            "server.admin is false in this configuration, so there is nothing to ask".to_owned(),
+        )),
+    }
+}
+
+async fn ask(
+    address: SocketAddr,
+    method: Method,
+    path: &'static str,
+    token: Option<HeaderValue>,
+) -> Result<Answer, CallError> {
+    let text = address.to_string();
+    let host = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("localhost"));
+    let mut request = Request::new(Full::new(Bytes::new()));
+    *request.method_mut() = method;
+    *request.uri_mut() = http::Uri::from_static(path);
+    request.headers_mut().insert(HOST, host.clone());
+    if let Some(token) = token {
+        request.headers_mut().insert(ADMIN_TOKEN_HEADER, token);
+    }
+    let origin = Upstream {
+        tls: false,
+        host: address.ip().to_string(),
+        port: address.port(),
+        base_path: String::new(),
+        host_header: host,
+    };
+    call(&origin, None, request, ANSWER_TIMEOUT).await
+}
+
+fn unreached(admin: &Admin, error: &CallError) -> Failure {
+    Failure::Running(said(admin, error))
+}
+
+fn said(admin: &Admin, error: &CallError) -> String {
+    let address = admin.listen.map(|address| address.to_string()).unwrap_or_default();
+    format!("no instance of this configuration answers on {address}: {}", chain(error))
+}
+
+/// The status as a table for people.
+fn table(status: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let mut text = format!(
+        "sidekey {}, {}, up for {} s, configured by {}",
+        word(&status["version"]),
+        word(&status["readiness"]),
+        status["uptime_seconds"],
+        word(&status["configuration"]),
+    );
+    let list = |name: &str| status[name].as_array().cloned().unwrap_or_default();
+    for reason in list("reasons") {
+        let _ = write!(text, "\n  {}", word(&reason));
+    }
+    let mut rows = vec![["ROUTE", "AT", "UPSTREAM", "CREDENTIAL"].map(str::to_owned)];
+    for route in list("routes") {
+        let urls = route["urls"].as_array().cloned().unwrap_or_default();
+        let first = urls.first().map(&word).unwrap_or_default();
+        rows.push([word(&route["name"]), first, word(&route["upstream"]), word(&route["credential"])]);
+    }
+    text.push_str("\n\n");
+    text.push_str(&aligned(&rows));
+    let mut rows =
+        vec![["CREDENTIAL", "ACCOUNT", "STATE", "EXPIRES", "FETCHES", "LAST ERROR"].map(str::to_owned)];
+    for account in list("accounts") {
+        let expires = account["expires_in_seconds"]
+            .as_f64()
+            .map_or("-".to_owned(), |seconds| format!("{seconds:.0} s"));
+        rows.push([
+            word(&account["credential"]),
+            word(&account["account"]),
+            word(&account["state"]),
+            expires,
+            account["fetches"].to_string(),
+            word(&account["last_error"]),
+        ]);
+    }
+    text.push_str("\n\n");
+    text.push_str(&aligned(&rows));
+    text
+}
+
+fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    let line = |row: &[String; COLUMNS]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
