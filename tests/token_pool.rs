@@ -329,6 +329,42 @@ async fn a_token_that_is_revoked_again_and_again_is_fetched_again_and_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_request_outlasts_fetches_that_fail() {
+    let script = Script::new(|call| if matches!(call, 1 | 2) { failing() } else { Act::now(token(HOUR)) });
+    let (pool, _keeper) = pool(&script);
+    let lease = pool.lease(0).await.unwrap();
+    let verdict = pool.reject(&lease, Certainty::Likely, false);
+    assert_eq!(pool.replacement(&lease, verdict).await.unwrap().generation(), 2);
+    assert_eq!(script.fetches(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_refused_just_after_a_failed_refresh_waits_for_the_next_try() {
+    let script = Script::new(|call| if call == 1 { failing() } else { Act::now(token(HOUR)) });
+    let (pool, _keeper) = pool(&script);
+    let lease = pool.lease(0).await.unwrap();
+    while script.fetches() < 2 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let verdict = pool.reject(&lease, Certainty::Likely, false);
+    assert_eq!(pool.replacement(&lease, verdict).await.unwrap().generation(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_takes_no_token_out_of_force_while_its_client_is_unknown_to_the_endpoint() {
+    let script =
+        Script::new(|call| Act::now(if call == 0 { token(HOUR) } else { Err(invalid_client().into()) }));
+    let (pool, _keeper) = pool(&script);
+    let lease = pool.lease(0).await.unwrap();
+    while script.fetches() < 2 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    let verdict = pool.reject(&lease, Certainty::Likely, false);
+    assert!(pool.replacement(&lease, verdict).await.is_none());
+    assert!(pool.try_lease(0).is_some(), "the refusal may be wrong");
+}
+
+#[tokio::test(start_paused = true)]
 async fn failover_goes_to_the_next_client_and_comes_back() {
     let start = Instant::now();
     let first = Script::new(move |_| {
