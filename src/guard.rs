@@ -78,17 +78,17 @@ pub fn is_loopback(host: &str) -> bool {
 /// The one host that a request names (RFC 9112 §3.2): lower case, without port and trailing dot.
 fn host(request: &Parts) -> Result<Cow<'_, str>, Refused> {
     let mut values = request.headers.get_all(&HOST).iter();
-    let Some(value) = values.next() else { return Err(Refused::BadHost("the request has no Host")) };
+    let Some(value) = values.next() else { return Err(Refused::BadHost("The request has no Host.")) };
     if values.next().is_some() {
-        return Err(Refused::BadHost("the request has more than one Host"));
+        return Err(Refused::BadHost("The request has more than one Host."));
     }
-    let text = value.to_str().map_err(|_| Refused::BadHost("the Host is malformed"))?;
+    let text = value.to_str().map_err(|_| Refused::BadHost("The Host is malformed."))?;
     if let Some(authority) = request.uri.authority()
         && !authority.as_str().eq_ignore_ascii_case(text)
     {
-        return Err(Refused::BadHost("the target names another host than Host does"));
+        return Err(Refused::BadHost("The target names another host than Host does."));
     }
-    name_of(text).ok_or(Refused::BadHost("the Host is malformed"))
+    name_of(text).ok_or(Refused::BadHost("The Host is malformed."))
 }
 
 /// `name[:port]` → name, lower case, without trailing dot, an IPv6 address without brackets; none where it is

@@ -1,13 +1,15 @@
 //! The life of one request, top to bottom: guard → route → sanitize → lease → inject → send → (refused? → replay
 //! once) → response.
 
-mod body;
+mod answer;
 mod error;
 pub mod exchange;
 pub mod headers;
 mod outgoing;
 pub mod refusal;
 mod report;
+mod request_body;
+mod response_body;
 pub mod route;
 mod rules;
 pub mod transactions;
@@ -17,21 +19,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::ACCEPT_ENCODING;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use self::exchange::Exchange;
 use self::outgoing::Outgoing;
 use self::report::Reporter;
+use self::request_body::RequestBody;
 use self::transactions::{Opening, Step, Transactions};
 use self::upstream::{SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
 use crate::config::{ListenId, Route};
+use crate::credential::answer::retry_after;
 use crate::credential::source::Connector;
-use crate::credential::{Lease, TokenPool, answer};
+use crate::credential::{Lease, TokenPool};
 
-pub use self::body::ResponseBody;
 pub use self::error::ProxyError;
+pub use self::response_body::ResponseBody;
 pub use self::rules::{Plan, Rules};
 
 /// What all workers share: immutable, but for the tokens in the pool.
@@ -87,7 +91,7 @@ impl Proxy {
             Ok(plan) => plan,
             Err((error, provider)) => {
                 self.reporter.report(&error, None);
-                return error.into_response(provider, exchange);
+                return answer::of(error, provider, exchange);
             }
         };
         let (route, index) = (plan.route, plan.index);
@@ -95,7 +99,7 @@ impl Proxy {
             Ok(response) => response,
             Err(error) => {
                 self.reporter.report(&error, Some((index, route)));
-                error.into_response(route.provider, exchange)
+                answer::of(error, route.provider, exchange)
             }
         }
     }
@@ -131,6 +135,8 @@ impl Proxy {
         }
         let opening = self.note_transaction(index, step, answer.status(), lease);
         let (mut head, body) = answer.into_parts();
+        // Ours, not the upstream's (RFC 9112 §2.3); the server adapts it to the caller's.
+        head.version = Version::HTTP_11;
         headers::to_caller(&mut head.headers, route.provider);
         Ok(Response::from_parts(head, ResponseBody::upstream(body, opening, exchange)))
     }
@@ -173,7 +179,7 @@ impl Proxy {
         &self,
         index: usize,
         route: &Route,
-        request: Request<body::RequestBody>,
+        request: Request<RequestBody>,
         outgoing: &Outgoing,
         lease: Option<&Lease>,
         exchange: &Rc<Exchange>,
@@ -222,7 +228,7 @@ impl Proxy {
         if status.is_success() || status.is_redirection() {
             self.shared.pool.accept(lease, replayed);
         } else if status == StatusCode::TOO_MANY_REQUESTS
-            && let Some(span) = answer::retry_after(headers, self.shared.clock.wall())
+            && let Some(span) = retry_after(headers, self.shared.clock.wall())
         {
             self.shared.pool.rest(lease, span);
         }

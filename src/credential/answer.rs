@@ -102,8 +102,9 @@ impl AnswerError {
     }
 }
 
-/// Reads a token endpoint's answer (RFC 6749 §5.1, §5.2). `now` is the wall clock's, for a JWT's `exp`.
-pub fn read(answer: &Answer, now: SystemTime) -> Result<Given, AnswerError> {
+/// Reads a token endpoint's answer (RFC 6749 §5.1, §5.2). `now` is the wall clock's, for a JWT's `exp`. `sent`: what
+/// authenticated the request, in every form that was sent; some servers repeat it in their errors.
+pub fn read(answer: &Answer, now: SystemTime, sent: &[Secret]) -> Result<Given, AnswerError> {
     let status = answer.status;
     if status.is_redirection() {
         return Err(AnswerError::Redirect(status));
@@ -115,8 +116,8 @@ pub fn read(answer: &Answer, now: SystemTime) -> Result<Given, AnswerError> {
         let description = object.as_ref().and_then(|members| members.error_description.as_ref());
         return Err(AnswerError::OAuth {
             status: if status.is_success() { StatusCode::BAD_REQUEST } else { status },
-            error: plain(error),
-            description: description.map(plain),
+            error: plain(error, sent),
+            description: description.map(|text| plain(text, sent)),
             retry_after,
         });
     }
@@ -128,14 +129,14 @@ pub fn read(answer: &Answer, now: SystemTime) -> Result<Given, AnswerError> {
     }
     let html = answer.body.trim_ascii_start().starts_with(b"<");
     let members = object.ok_or(AnswerError::NotJson { html })?;
-    members.into_given(now)
+    members.into_given(now, sent)
 }
 
 /// Reads what a token command printed: `access_token`, and `expires_in` or `expires_at`.
 pub fn read_command(output: &[u8], now: SystemTime) -> Result<Given, AnswerError> {
     let members =
         serde_json::from_slice::<Members>(output).map_err(|_| AnswerError::NotJson { html: false })?;
-    members.into_given(now)
+    members.into_given(now, &[])
 }
 
 /// The members that matter; unknown ones are ignored (RFC 6749 §5.1).
@@ -162,7 +163,7 @@ impl<'de> Deserialize<'de> for Token {
 }
 
 impl Members {
-    fn into_given(self, now: SystemTime) -> Result<Given, AnswerError> {
+    fn into_given(self, now: SystemTime, sent: &[Secret]) -> Result<Given, AnswerError> {
         let token = self.access_token.and_then(|token| token.0).ok_or(AnswerError::NoToken)?;
         if token.expose().is_empty() {
             return Err(AnswerError::NoToken);
@@ -173,7 +174,8 @@ impl Members {
         if let Some(kind) = self.token_type.filter(|kind| !kind.is_null()) {
             let bearer = kind.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("bearer"));
             if !bearer {
-                return Err(AnswerError::WrongType(plain(&kind)));
+                let hidden: Vec<Secret> = sent.iter().cloned().chain([token]).collect();
+                return Err(AnswerError::WrongType(plain(&kind, &hidden)));
             }
         }
         let said = match (&self.expires_in, &self.expires_at) {
@@ -259,9 +261,13 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(at.duration_since(now).unwrap_or_default())
 }
 
-/// A member for a log line: one line, at most 200 characters.
-fn plain(value: &Value) -> String {
+/// A member for a log line: one line, at most 200 characters, nothing of it where it repeats a secret.
+fn plain(value: &Value, hidden: &[Secret]) -> String {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    // Before it is cut: half a secret is too much as well.
+    if hidden.iter().any(|secret| text.contains(secret.expose())) {
+        return "not shown, as it repeats the secret".to_owned();
+    }
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
 }
 

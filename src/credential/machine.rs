@@ -25,8 +25,8 @@ pub struct Machine {
     not_before: Moment,
     /// A fetch is wanted ahead of the schedule: the secret changed, or the token was refused.
     wanted: Option<Wanted>,
-    /// Refusals cost no fetch before this moment.
-    quiet_until: Option<Moment>,
+    /// Refusals that are no surer than this cost no fetch before this moment.
+    quiet: Option<(Moment, Certainty)>,
     /// Futile rounds in a row: a token fetched because of a refusal was refused as well.
     futile: u32,
     /// Nobody uses the account: its token is not refreshed until somebody does.
@@ -45,8 +45,8 @@ pub struct Held {
     /// The same on the wall clock, for machines whose other clock stood still.
     pub wall_expires: Option<SystemTime>,
     refresh_at: Option<Moment>,
-    /// Was it fetched because its predecessor was refused?
-    of_refusal: bool,
+    /// Was it fetched because its predecessor was refused, and how surely?
+    of_refusal: Option<Certainty>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,7 +62,7 @@ enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Wanted {
     SecretChanged,
-    Refused,
+    Refused(Certainty),
 }
 
 /// How sure an upstream's refusal is to be about the token.
@@ -155,7 +155,7 @@ impl Machine {
             next_try: None,
             not_before: Moment::default(),
             wanted: None,
-            quiet_until: None,
+            quiet: None,
             futile: 0,
             let_go: false,
         }
@@ -191,8 +191,11 @@ impl Machine {
             Phase::Fetching { since, stale } => (since, stale),
             Phase::Idle => (now, false),
         };
-        let of_refusal = self.wanted == Some(Wanted::Refused);
         let lifetime = span.lifetime.map(|lifetime| lifetime.min(schedule::MAX_LIFETIME));
+        let of_refusal = match self.wanted {
+            Some(Wanted::Refused(certainty)) => Some(certainty),
+            Some(Wanted::SecretChanged) | None => None,
+        };
         self.end_attempt();
         self.failures = 0;
         self.permanent = false;
@@ -218,14 +221,15 @@ impl Machine {
 
     /// A static secret was read again and is what it was: nothing changes, and refusals are believed for a while.
     pub fn unchanged(&mut self, span: Span, now: Moment) {
-        let refused = self.wanted == Some(Wanted::Refused);
+        let refused = matches!(self.wanted, Some(Wanted::Refused(_)));
         self.end_attempt();
         self.failures = 0;
         self.permanent = false;
         self.next_try = None;
         self.wanted = None;
         if refused {
-            self.note_futile(now);
+            // However sure a refusal is, there is no other secret to send.
+            self.note_futile(Certainty::Definite, now);
         }
         if let Some(held) = &mut self.held {
             held.refresh_at = span.look_again.map(|after| now + after);
@@ -241,7 +245,7 @@ impl Machine {
         self.next_try = Some(now + schedule::backoff(self.failures, permanent, retry_after, draw));
         if stale {
             self.secret_changed();
-        } else if self.held.is_some() && self.wanted == Some(Wanted::Refused) {
+        } else if self.held.is_some() && matches!(self.wanted, Some(Wanted::Refused(_))) {
             // The refused requests have been told; whoever is refused next asks again, after the pause.
             self.wanted = None;
         }
@@ -256,7 +260,7 @@ impl Machine {
         self.permanent = false;
         self.next_try = None;
         self.futile = 0;
-        self.quiet_until = None;
+        self.quiet = None;
         self.wanted = Some(Wanted::SecretChanged);
     }
 
@@ -271,20 +275,23 @@ impl Machine {
             return if refusal.replayed { Verdict::Pass } else { Verdict::Newer };
         }
         let being_replaced = matches!(self.phase, Phase::Fetching { .. }) || self.wanted.is_some();
-        if refusal.replayed || self.is_futile(refusal) {
+        if refusal.replayed || self.is_futile(refusal, now) {
             if !being_replaced {
-                self.note_futile(now);
+                self.note_futile(refusal.certainty, now);
             }
             return Verdict::Pass;
         }
         if being_replaced || self.held.is_none() {
+            if let Some(Wanted::Refused(certainty)) = &mut self.wanted {
+                *certainty = refusal.certainty.max(*certainty);
+            }
             self.retire(refusal);
             return Verdict::Await { attempts: self.attempts };
         }
-        if self.quiet_until.is_some_and(|until| now < until) || !self.can_fetch_soon(refusal.certainty, now) {
+        if self.is_quiet_about(refusal.certainty, now) || !self.can_fetch_soon(refusal.certainty, now) {
             return Verdict::Pass;
         }
-        self.wanted = Some(Wanted::Refused);
+        self.wanted = Some(Wanted::Refused(refusal.certainty));
         self.retire(refusal);
         Verdict::Await { attempts: self.attempts }
     }
@@ -304,7 +311,7 @@ impl Machine {
     /// Only a replay says so: an acceptance elsewhere does not clear a permission error of its suspicion.
     pub fn replay_accepted(&mut self) {
         self.futile = 0;
-        self.quiet_until = None;
+        self.quiet = None;
     }
 
     /// The token in force.
@@ -365,12 +372,15 @@ impl Machine {
         }
     }
 
-    /// Would a new token surely be refused as well?
-    fn is_futile(&self, refusal: Refusal) -> bool {
-        let fresh = self.held.as_ref().is_some_and(|held| {
-            held.of_refusal && held.generation == refusal.generation && !refusal.accepted_before
+    /// Would a new token surely be refused as well? That the one in force was fetched because of a less sure refusal
+    /// says nothing, nor that it was fetched a while ago: it may have been revoked since.
+    fn is_futile(&self, refusal: Refusal, now: Moment) -> bool {
+        let just_fetched = self.held.as_ref().is_some_and(|held| {
+            held.generation == refusal.generation
+                && held.of_refusal.is_some_and(|certainty| refusal.certainty <= certainty)
+                && now.since(held.issued) < schedule::JUST_FETCHED
         });
-        fresh && refusal.certainty != Certainty::Definite
+        just_fetched && !refusal.accepted_before && refusal.certainty != Certainty::Definite
     }
 
     /// After a failed fetch a token is not doubted that cannot be replaced soon: it may be good.
@@ -379,10 +389,15 @@ impl Machine {
         certainty >= Certainty::Likely && !self.permanent && at.since(now) <= schedule::SOON
     }
 
-    fn note_futile(&mut self, now: Moment) {
-        if self.quiet_until.is_none_or(|until| until <= now) {
+    /// A missing permission must not hide that the token is revoked: only refusals as unsure are quiet.
+    fn is_quiet_about(&self, certainty: Certainty, now: Moment) -> bool {
+        self.quiet.is_some_and(|(until, known)| now < until && certainty <= known)
+    }
+
+    fn note_futile(&mut self, certainty: Certainty, now: Moment) {
+        if !self.is_quiet_about(certainty, now) {
             self.futile = self.futile.saturating_add(1);
-            self.quiet_until = Some(now + schedule::quiet_time(self.futile));
+            self.quiet = Some((now + schedule::quiet_time(self.futile), certainty));
         }
     }
 

@@ -42,6 +42,8 @@ pub fn backoff(failures: u32, permanent: bool, retry_after: Option<Duration>, dr
 
 /// The least pause between two fetches.
 pub const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// A token that is refused within this was refused for another reason than its age.
+pub const JUST_FETCHED: Duration = Duration::from_secs(5);
 /// A fetch that is due within this is worth waiting for with a refused request.
 pub const SOON: Duration = Duration::from_secs(1);
 /// First and last ceiling of the pause after passing errors.

@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use form_urlencoded::{Serializer, byte_serialize};
 use http::{HeaderName, HeaderValue};
 use tokio_rustls::TlsConnector;
@@ -186,11 +188,8 @@ impl TokenSource for ClientCredentialsSource {
                 self.grant.fetch_timeout,
             )
             .await?;
-            let mut read = answer::read(&answer, self.clock.wall());
-            if let (Err(AnswerError::OAuth { description, .. }), Some(secret)) = (&mut read, &secret) {
-                redact(description, secret);
-            }
-            bearer(&read?, self.encoding)
+            let sent = secret.map(|secret| forms(&self.client.client_id, &secret)).unwrap_or_default();
+            bearer(&answer::read(&answer, self.clock.wall(), &sent)?, self.encoding)
         })
     }
 
@@ -235,11 +234,15 @@ impl ClientCredentialsSource {
     }
 }
 
-/// Some servers repeat what they were sent.
-fn redact(description: &mut Option<String>, secret: &Secret) {
-    if description.as_ref().is_some_and(|text| text.contains(secret.expose())) {
-        *description = Some("its description repeats the secret and is not shown".to_owned());
-    }
+/// The forms in which a client's secret travels: as it is, form-encoded, and within Basic.
+fn forms(id: &str, secret: &Secret) -> Vec<Secret> {
+    let encode = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
+    let basic = |id: &str, secret: &Secret| {
+        let plain = Zeroizing::new(format!("{id}:{}", secret.expose()));
+        Secret::new(STANDARD.encode(plain.as_bytes()))
+    };
+    let encoded = Secret::new(encode(secret.expose()));
+    vec![basic(id, secret), basic(&encode(id), &encoded), encoded, secret.clone()]
 }
 
 /// A command that prints a token as JSON.
@@ -324,7 +327,6 @@ mod tests {
 
     #[test]
     fn client_authentication_follows_the_rfc_and_the_provider() {
-        use base64::Engine as _;
         let secret = Secret::new("s:e%c+r£t");
         let common = "grant_type=client_credentials&scope=a+b&audience=https%3A%2F%2Fapi";
         let cases = [
@@ -347,7 +349,7 @@ mod tests {
             let (authorization, sent) = source(method, encoding).request(Some(&secret)).unwrap();
             let plain = authorization.map(|value| {
                 let text = value.to_str().unwrap().strip_prefix("Basic ").unwrap().to_owned();
-                let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+                let bytes = STANDARD.decode(text).unwrap();
                 String::from_utf8(bytes).unwrap()
             });
             assert_eq!(plain.as_deref(), basic, "{method:?} {encoding:?}");

@@ -15,6 +15,8 @@ pub struct Exchange {
     alarm: Alarm,
     limits: CallerLimits,
     response_timeout: Cell<Option<Duration>>,
+    /// While the body goes up: is it the caller's turn, or the upstream's?
+    awaits_caller: Cell<bool>,
 }
 
 /// Time limits that hold for every caller.
@@ -47,6 +49,7 @@ impl Exchange {
             alarm: ticker.alarm(),
             limits,
             response_timeout: Cell::new(None),
+            awaits_caller: Cell::new(false),
         };
         exchange.alarm.set(limits.header);
         Rc::new(exchange)
@@ -80,8 +83,10 @@ impl Exchange {
     /// The request begins to go to an upstream that has so long to answer, from its last byte.
     pub(crate) fn forwarding(&self, response_timeout: Option<Duration>, has_body: bool) {
         self.response_timeout.set(response_timeout);
+        // Whatever it was: the same request may have been sent before.
+        self.phase.set(Phase::Sending);
         if has_body {
-            self.phase.set(Phase::Sending);
+            self.awaits_caller.set(false);
             self.alarm.set(self.limits.idle);
         } else {
             self.request_sent();
@@ -90,9 +95,20 @@ impl Exchange {
 
     /// A piece of the caller's body came.
     pub(crate) fn request_moves(&self) {
+        self.awaits_caller.set(false);
         if self.phase.get() == Phase::Sending {
             self.alarm.set(self.limits.idle);
         }
+    }
+
+    /// The upstream would take more of the body, and the caller has sent none.
+    pub(crate) fn request_waits(&self) {
+        self.awaits_caller.set(true);
+    }
+
+    /// Is it the caller who keeps the body from moving?
+    pub(crate) fn awaits_caller(&self) -> bool {
+        self.phase.get() == Phase::Sending && self.awaits_caller.get()
     }
 
     /// The request is whole and on its way.

@@ -1,7 +1,7 @@
 //! Which headers pass, in both directions, and which are ours to set. Pure.
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 
@@ -27,6 +27,14 @@ pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstr
     headers.append(VIA, HeaderValue::from_static("1.1 sidekey"));
 }
 
+/// Is the body framed in a way that can be framed anew? Any coding but `chunked` would be lost on the way, as it
+/// stands in a field that does not pass (RFC 9112 §6.1).
+pub fn has_plain_framing(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|only| only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        && codings.next().is_none()
+}
+
 /// Makes an upstream's header one that a caller may see.
 pub fn to_caller(headers: &mut HeaderMap, provider: Provider) {
     remove_hop_by_hop(headers);
@@ -42,6 +50,10 @@ pub fn to_caller(headers: &mut HeaderMap, provider: Provider) {
 /// Removes every field named in every Connection line, then those that are hop-by-hop by themselves
 /// (RFC 9110 §7.6.1).
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // The body was framed by the other; a length that stayed would cut it (RFC 9112 §6.3).
+        headers.remove(CONTENT_LENGTH);
+    }
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -49,7 +61,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
             .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
             .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
             // Not hop-by-hop whatever a caller says: without it the message has no host or another body.
-            .filter(|name| *name != HOST && *name != http::header::CONTENT_LENGTH)
+            .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
             .collect();
         named.iter().for_each(|name| drop(headers.remove(name)));
     }
@@ -138,6 +150,27 @@ mod tests {
             ],
         );
         assert_eq!(got, ["host: api.example", "via: 1.1 sidekey", "x-three: 3"]);
+    }
+
+    #[test]
+    fn only_chunked_alone_is_a_plain_framing() {
+        let plain = |lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|line| ("transfer-encoding", *line)).collect();
+            has_plain_framing(&map(&lines))
+        };
+        assert!(plain(&[]) && plain(&["chunked"]) && plain(&["Chunked "]));
+        for lossy in
+            [&["gzip, chunked"][..], &["gzip", "chunked"], &["chunked", "chunked"], &["identity"], &[""]]
+        {
+            assert!(!plain(lossy), "{lossy:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_framings_the_length_goes() {
+        let mut headers = map(&[("content-length", "3"), ("transfer-encoding", "chunked"), ("etag", "x")]);
+        to_caller(&mut headers, Provider::Generic);
+        assert_eq!(lines(&headers), ["etag: x"]);
     }
 
     #[test]

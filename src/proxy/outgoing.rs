@@ -8,8 +8,8 @@ use http::{HeaderMap, Method, Request, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::body::{Kept, RequestBody};
 use super::exchange::Exchange;
+use super::request_body::{Kept, RequestBody};
 use crate::config::Route;
 use crate::credential::Lease;
 
@@ -20,14 +20,17 @@ pub(crate) struct Outgoing {
     /// Gone when the request was sent and is not to be sent again.
     headers: Option<HeaderMap>,
     body: Body,
+    exchange: Rc<Exchange>,
 }
 
 enum Body {
     None,
-    /// To be streamed; kept while it passes where `kept` is there.
-    First(RequestBody, Option<Rc<Kept>>),
-    /// It has been sent; what was kept of it.
-    Sent(Option<Rc<Kept>>),
+    /// To be streamed, and not to be sent again.
+    Once(Incoming),
+    /// It has been given away.
+    Gone,
+    /// Kept while it passes.
+    Kept(Rc<Kept>),
 }
 
 impl Outgoing {
@@ -43,23 +46,28 @@ impl Outgoing {
         } else {
             // Without a credential nothing is refused, and a body that is known to be too large need not be begun.
             let fits = incoming.size_hint().upper().is_none_or(|size| size <= route.replay_body as u64);
-            let kept = (route.credential.is_some() && route.replay_body > 0 && fits)
-                .then(|| Kept::new(route.replay_body));
-            Body::First(RequestBody::streaming(incoming, kept.clone(), Rc::clone(exchange)), kept)
+            if route.credential.is_some() && route.replay_body > 0 && fits {
+                Body::Kept(Kept::new(incoming, route.replay_body))
+            } else {
+                Body::Once(incoming)
+            }
         };
-        Self { method: head.method, target, headers: Some(head.headers), body }
+        Self { method: head.method, target, headers: Some(head.headers), body, exchange: Rc::clone(exchange) }
     }
 
     /// The request as it is sent first.
     pub(crate) fn first(&mut self, lease: Option<&Lease>) -> Request<RequestBody> {
-        let (body, keep) = match std::mem::replace(&mut self.body, Body::None) {
-            Body::First(body, kept) => {
-                let keep = kept.is_some();
-                self.body = Body::Sent(kept);
-                (body, keep)
-            }
-            Body::None | Body::Sent(_) => {
+        let (body, keep) = match std::mem::replace(&mut self.body, Body::Gone) {
+            Body::None => {
+                self.body = Body::None;
                 (RequestBody::Empty, lease.is_some() || self.method.is_idempotent())
+            }
+            Body::Once(incoming) => (RequestBody::once(incoming, &self.exchange), false),
+            Body::Gone => (RequestBody::Empty, false),
+            Body::Kept(kept) => {
+                let body = RequestBody::kept(&kept, &self.exchange);
+                self.body = Body::Kept(kept);
+                (body, true)
             }
         };
         // A copy of the header only where it may be needed again.
@@ -72,17 +80,17 @@ impl Outgoing {
         self.headers.is_some()
             && match &self.body {
                 Body::None => true,
-                Body::Sent(kept) => kept.as_ref().is_some_and(|kept| kept.is_whole()),
-                Body::First(..) => false,
+                Body::Once(_) | Body::Gone => false,
+                Body::Kept(kept) => !kept.is_lost(),
             }
     }
 
-    /// The request once more, if all of it was kept.
+    /// The request once more, if all of it was kept that has passed.
     pub(crate) fn again(&self, lease: Option<&Lease>) -> Option<Request<RequestBody>> {
         let body = match &self.body {
             Body::None => RequestBody::Empty,
-            Body::Sent(kept) => kept.as_ref()?.again()?,
-            Body::First(..) => return None,
+            Body::Once(_) | Body::Gone => return None,
+            Body::Kept(kept) => RequestBody::again(kept, &self.exchange)?,
         };
         Some(self.build(self.headers.clone()?, lease, body))
     }

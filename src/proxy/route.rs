@@ -74,7 +74,8 @@ fn head(path: &str, count: usize) -> &str {
 
 /// Could a path be read two ways: does it have a `.` or `..` segment, plain or encoded, or a backslash?
 ///
-/// Such a path might leave its prefix upstream, so it is refused rather than guessed at.
+/// Such a path might leave its prefix upstream, so it is refused rather than guessed at. A segment's parameters do
+/// not count as part of it: servlet containers, Neo4j's among them, cut `;…` before they resolve dots.
 pub fn is_ambiguous(path: &str) -> bool {
     let bytes = path.as_bytes();
     // Most paths have none of these and are done after one look.
@@ -86,12 +87,14 @@ pub fn is_ambiguous(path: &str) -> bool {
     }
     let mut dots = 0;
     let mut others = false;
+    let mut in_parameters = false;
     let mut at = 0;
     while at < bytes.len() {
         let (byte, width) = match bytes[at..] {
             [b'%', a, b, ..] => match (a, b.to_ascii_lowercase()) {
                 (b'2', b'e') => (b'.', 3),
                 (b'2', b'f') => (b'/', 3),
+                (b'3', b'b') => (b';', 3),
                 (b'5', b'c') => return true,
                 _ => (b'%', 3),
             },
@@ -99,7 +102,9 @@ pub fn is_ambiguous(path: &str) -> bool {
         };
         match byte {
             b'/' if !others && (dots == 1 || dots == 2) => return true,
-            b'/' => (dots, others) = (0, false),
+            b'/' => (dots, others, in_parameters) = (0, false, false),
+            _ if in_parameters => {}
+            b';' => in_parameters = true,
             b'.' => dots += 1,
             _ => others = true,
         }
@@ -182,6 +187,10 @@ mod tests {
             "/./a",
             "/%2e",
             "/a/.",
+            "/a/..;/b",
+            "/a/..;x=y",
+            "/a/.%3B/b",
+            "/..;%2fb",
         ];
         for path in ambiguous {
             assert!(is_ambiguous(path), "{path}");
@@ -197,6 +206,9 @@ mod tests {
             "/a/%",
             "/a/..c",
             "/v1.0/x.json",
+            "/a;../b",
+            "/;./b",
+            "/a..;b/c",
         ] {
             assert!(!is_ambiguous(path), "{path}");
         }

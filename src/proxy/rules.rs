@@ -4,6 +4,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 
 use super::error::ProxyError;
+use super::headers;
 use super::route::{self, RouteTable};
 use crate::config::{Bind, Config, ListenId, Provider, Route};
 use crate::guard::Guard;
@@ -60,6 +61,10 @@ impl Rules {
         if route::is_ambiguous(path) {
             let text =
                 "The path has a dot segment or a backslash, so it could be read two ways; send it resolved.";
+            return Err((ProxyError::BadRequest(text), provider));
+        }
+        if !headers::has_plain_framing(&head.headers) {
+            let text = "The body has a transfer coding other than chunked; send it without.";
             return Err((ProxyError::BadRequest(text), provider));
         }
         let route = &self.routes[found.route];

@@ -7,16 +7,16 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio_rustls::TlsConnector;
 
-use super::body::RequestBody;
 use super::error::ProxyError;
 use super::exchange::{Exchange, Phase};
+use super::request_body::RequestBody;
 use crate::clock::ticker::Ticker;
 use crate::config::Route;
 use crate::dial::{Stream, dial};
@@ -116,6 +116,9 @@ impl Upstreams {
                 });
             }
         };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(SendError::Failed(ProxyError::Switched));
+        }
         exchange.answered();
         let (head, incoming) = response.into_parts();
         let mut body = UpstreamBody { incoming, link: open.then_some(link), home: Rc::clone(self), index };
@@ -167,7 +170,8 @@ impl Upstreams {
 fn overdue(exchange: &Exchange, route: &Route) -> ProxyError {
     match (exchange.phase(), route.response_timeout) {
         (Phase::Waiting, Some(limit)) => ProxyError::Timeout(limit),
-        _ => ProxyError::CallerStalled(exchange.idle_limit()),
+        _ if exchange.awaits_caller() => ProxyError::CallerStalled(exchange.idle_limit()),
+        _ => ProxyError::UpstreamStalled(exchange.idle_limit()),
     }
 }
 

@@ -33,6 +33,8 @@ impl Worker {
             .enable_time()
             .build_local(LocalOptions::default())?;
         runtime.block_on(self.serve());
+        // Dropped, it would wait for name look-ups that still run, and they may take longer than the drain.
+        runtime.shutdown_background();
         Ok(())
     }
 

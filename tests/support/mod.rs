@@ -5,6 +5,8 @@
 #[cfg(feature = "demo")]
 pub(crate) mod running;
 pub(crate) mod scripted;
+#[cfg(feature = "demo")]
+pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sidekey::app::{App, StartError};
 use sidekey::clock::Clock;
 use sidekey::config::{Config, Environment, LoadOptions, Source, load};
+use sidekey::credential::TokenPool;
 use sidekey::credential::record::AccountRecord;
 use sidekey::demo::standins::Aura;
 
@@ -28,6 +29,15 @@ impl Running {
     /// The only account of a configuration that has one credential.
     pub(crate) fn account(&self) -> AccountRecord {
         self.app.pool().records().remove(0)
+    }
+
+    pub(crate) fn pool(&self) -> &std::sync::Arc<TokenPool> {
+        self.app.pool()
+    }
+
+    /// What `Debug` says of all of it.
+    pub(crate) fn debug(&self) -> String {
+        format!("{:?} {:?} {:#?}", self.app, self.app.pool(), self.app.addresses())
     }
 
     /// Waits for the first token, or the first failure to get one, of every credential.

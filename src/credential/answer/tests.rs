@@ -19,7 +19,7 @@ fn answer(status: u16, body: &str) -> Answer {
 }
 
 fn lifetime(body: &str) -> Result<f64, AnswerError> {
-    read(&answer(200, body), now()).map(|given| given.lifetime.as_secs_f64())
+    read(&answer(200, body), now(), &[]).map(|given| given.lifetime.as_secs_f64())
 }
 
 #[test]
@@ -71,11 +71,11 @@ fn bad_answers_each_have_a_name() {
         (200, r#"{"access_token":""}"#, AnswerError::NoToken),
         (200, r#"{"access_token":"a b"}"#, AnswerError::IllegalToken),
         (200, r#"{"access_token":"a\nb"}"#, AnswerError::IllegalToken),
-        (200, r#"{"access_token":"a","token_type":"mac"}"#, AnswerError::WrongType("mac".into())),
+        (200, r#"{"access_token":"t","token_type":"mac"}"#, AnswerError::WrongType("mac".into())),
         (302, "", AnswerError::Redirect(StatusCode::FOUND)),
     ];
     for (status, body, want) in cases {
-        assert_eq!(read(&answer(status, body), now()).err(), Some(want), "{status} {body}");
+        assert_eq!(read(&answer(status, body), now(), &[]).err(), Some(want), "{status} {body}");
     }
 }
 
@@ -93,7 +93,7 @@ fn permanent_errors_are_told_from_passing_ones() {
         (503, "", false),
     ];
     for (status, body, permanent) in cases {
-        let error = read(&answer(status, body), now()).unwrap_err();
+        let error = read(&answer(status, body), now(), &[]).unwrap_err();
         assert_eq!(error.is_permanent(), permanent, "{status} {body}");
     }
 }
@@ -102,10 +102,29 @@ fn permanent_errors_are_told_from_passing_ones() {
 fn the_servers_words_are_cut_and_cleaned() {
     let long = "x".repeat(500);
     let body = format!(r#"{{"error":"invalid_client","error_description":"a\nb{long}"}}"#);
-    let Err(AnswerError::OAuth { description: Some(text), .. }) = read(&answer(400, &body), now()) else {
+    let Err(AnswerError::OAuth { description: Some(text), .. }) = read(&answer(400, &body), now(), &[])
+    else {
         panic!("not an OAuth error")
     };
     assert!(text.starts_with("a b") && text.len() == 200);
+}
+
+#[test]
+fn what_repeats_the_secret_is_not_shown_not_even_the_half_that_a_cut_would_leave() {
+    let sent = [Secret::new("s3cret/s3cret"), Secret::new("aWQ6czNjcmV0")];
+    let cases = [
+        r#"{"error":"bad","error_description":"you sent s3cret/s3cret"}"#.to_owned(),
+        format!(r#"{{"error":"bad","error_description":"{}s3cret/s3cret"}}"#, "x".repeat(195)),
+        r#"{"error":"bad","error_description":["Basic aWQ6czNjcmV0"]}"#.to_owned(),
+        r#"{"error":"s3cret/s3cret"}"#.to_owned(),
+        r#"{"access_token":"t0ken","token_type":"s3cret/s3cret"}"#.to_owned(),
+        r#"{"access_token":"t0ken","token_type":"t0ken"}"#.to_owned(),
+    ];
+    for body in cases {
+        let text = read(&answer(200, &body), now(), &sent).unwrap_err().to_string();
+        assert!(text.contains("not shown"), "{body}: {text}");
+        assert!(!text.contains("s3") && !text.contains("czNj") && !text.contains("t0ken"), "{text}");
+    }
 }
 
 fn jwt(claims: &str) -> String {

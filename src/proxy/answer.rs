@@ -1,0 +1,132 @@
+//! Sidekey's own answers: the one place where an error becomes one.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::Response;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use serde_json::json;
+
+use super::error::{ProxyError, Public};
+use super::exchange::Exchange;
+use super::response_body::ResponseBody;
+use crate::config::Provider;
+use crate::guard::Refused;
+
+/// The answer to an error, its body in the provider's own error shape so that client libraries can read it.
+pub(crate) fn of(error: ProxyError, provider: Provider, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
+    let public = error.public();
+    let body = body(provider, &public);
+    let mut response = Response::new(ResponseBody::own(Bytes::from(body), exchange));
+    *response.status_mut() = public.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(HeaderName::from_static("sidekey-error"), HeaderValue::from_static(public.code));
+    if let Ok(value) = HeaderValue::try_from(format!("sidekey; error={}", public.proxy_error)) {
+        headers.insert(HeaderName::from_static("proxy-status"), value);
+    }
+    if let Some(seconds) = error.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if matches!(error, ProxyError::Refused(Refused::Method)) {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    response
+}
+
+fn body(provider: Provider, public: &Public) -> String {
+    let Public { code, text, .. } = public;
+    let value = match provider {
+        Provider::Aura => json!({ "errors": [{ "message": text, "reason": code }] }),
+        Provider::Neo4j => json!({ "errors": [{ "code": neo4j_code(public), "message": text }] }),
+        Provider::Neon => json!({ "request_id": request_id(), "code": code, "message": text }),
+        Provider::Generic => json!({ "error": code, "message": text }),
+    };
+    value.to_string()
+}
+
+/// Neo4j's clients decide by the code's second part whether to try again.
+fn neo4j_code(public: &Public) -> String {
+    let class = match public.code {
+        "credential_unavailable" | "overloaded" | "upstream_unreachable" | "upstream_timeout" => {
+            "TransientError.General"
+        }
+        "forbidden_host" | "cross_site" => "ClientError.Security",
+        "upstream_protocol" => "DatabaseError.General",
+        _ => "ClientError.Request",
+    };
+    let title: String = public
+        .code
+        .split('_')
+        .flat_map(|word| {
+            let mut letters = word.chars();
+            letters
+                .next()
+                .map(|first| first.to_ascii_uppercase())
+                .into_iter()
+                .chain(letters)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    format!("Neo.{class}.Sidekey{title}")
+}
+
+/// A name for one answer that a person can search the caller's log for.
+fn request_id() -> String {
+    format!("sidekey-{:016x}", fastrand::u64(..))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::StatusCode;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::clock::ticker::Ticker;
+    use crate::credential::LeaseError;
+    use crate::proxy::exchange::CallerLimits;
+
+    async fn told(
+        error: ProxyError,
+        provider: Provider,
+    ) -> (StatusCode, Vec<(String, String)>, serde_json::Value) {
+        let limits = CallerLimits { header: Duration::from_secs(1), idle: Duration::from_secs(1) };
+        let exchange = Exchange::new(&Ticker::new(), limits);
+        let (head, body) = of(error, provider, &exchange).into_parts();
+        let headers =
+            head.headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
+        let body = body.collect().await.unwrap().to_bytes();
+        (head.status, headers.collect(), serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn each_provider_gets_its_own_error_shape() {
+        let (_, _, aura) = told(ProxyError::NoRoute, Provider::Aura).await;
+        assert_eq!(aura["errors"][0]["reason"], "no_route");
+        let (_, _, neo4j) = told(ProxyError::NoRoute, Provider::Neo4j).await;
+        assert_eq!(neo4j["errors"][0]["code"], "Neo.ClientError.Request.SidekeyNoRoute");
+        let (_, _, neon) = told(ProxyError::NoRoute, Provider::Neon).await;
+        assert_eq!(neon["code"], "no_route");
+        assert!(neon["request_id"].as_str().unwrap().starts_with("sidekey-"));
+        let (_, _, generic) = told(ProxyError::NoRoute, Provider::Generic).await;
+        assert_eq!(generic["error"], "no_route");
+    }
+
+    #[tokio::test]
+    async fn a_missing_token_says_when_to_come_back_and_nothing_of_the_cause() {
+        let error = LeaseError::Unavailable {
+            credential: "aura".into(),
+            cause: "canary".into(),
+            retry_after: Duration::from_millis(2100),
+        };
+        let (status, headers, body) = told(error.into(), Provider::Aura).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        let header = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+        assert_eq!(header("retry-after"), Some("3"));
+        assert_eq!(header("sidekey-error"), Some("credential_unavailable"));
+        assert_eq!(header("proxy-status"), Some("sidekey; error=proxy_internal_error"));
+        assert!(!body.to_string().contains("canary"));
+    }
+}

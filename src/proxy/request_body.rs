@@ -1,0 +1,273 @@
+//! The caller's body on its way up, kept while it passes if a replay may need it.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::exchange::Exchange;
+
+/// The body of a request to an upstream.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    /// None.
+    Empty,
+    /// The caller's.
+    Callers(CallersBody),
+}
+
+/// A caller's body: first what had passed of it before, where it is sent again, then what comes.
+#[derive(Debug)]
+pub(crate) struct CallersBody {
+    before: VecDeque<Bytes>,
+    source: Source,
+    exchange: Rc<Exchange>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// Nothing more comes.
+    Dry,
+    Own(Incoming),
+    Kept(Rc<Kept>),
+}
+
+/// A caller's body that may be sent again: what has passed of it, as long as it fits its bound, and what is to come.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    limit: usize,
+    incoming: RefCell<Incoming>,
+    passed: RefCell<Passed>,
+}
+
+#[derive(Debug, Default)]
+struct Passed {
+    /// Shared with the read buffer that it came in: most bodies are one piece.
+    first: Bytes,
+    /// Copied: each small piece would else hold on to a whole read buffer.
+    rest: Vec<u8>,
+    state: State,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Passing,
+    Whole,
+    /// Too large, or with trailers; a replay would not be the same message.
+    Lost,
+}
+
+impl RequestBody {
+    /// The caller's body, sent once.
+    pub(crate) fn once(incoming: Incoming, exchange: &Rc<Exchange>) -> Self {
+        Self::callers(VecDeque::new(), Source::Own(incoming), exchange)
+    }
+
+    /// The caller's body; what passes of it is kept.
+    pub(crate) fn kept(kept: &Rc<Kept>, exchange: &Rc<Exchange>) -> Self {
+        Self::callers(VecDeque::new(), Source::Kept(Rc::clone(kept)), exchange)
+    }
+
+    /// The caller's body from its beginning, if that was kept: an upstream may refuse a request before it has taken
+    /// all of its body, so the rest may still be on its way.
+    pub(crate) fn again(kept: &Rc<Kept>, exchange: &Rc<Exchange>) -> Option<Self> {
+        let passed = kept.passed.borrow();
+        let source = match passed.state {
+            State::Passing => Source::Kept(Rc::clone(kept)),
+            State::Whole => Source::Dry,
+            State::Lost => return None,
+        };
+        Some(Self::callers(passed.pieces(), source, exchange))
+    }
+
+    fn callers(before: VecDeque<Bytes>, source: Source, exchange: &Rc<Exchange>) -> Self {
+        Self::Callers(CallersBody { before, source, exchange: Rc::clone(exchange) })
+    }
+}
+
+impl Kept {
+    /// Keeps at most `limit` bytes.
+    pub(crate) fn new(incoming: Incoming, limit: usize) -> Rc<Self> {
+        Rc::new(Self { limit, incoming: RefCell::new(incoming), passed: RefCell::default() })
+    }
+
+    /// Can it no longer be sent again?
+    pub(crate) fn is_lost(&self) -> bool {
+        self.passed.borrow().state == State::Lost
+    }
+
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut incoming = self.incoming.borrow_mut();
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.passed.borrow_mut().see(frame, self.limit);
+                if incoming.is_end_stream() {
+                    self.passed.borrow_mut().end();
+                }
+            }
+            Poll::Ready(None) => self.passed.borrow_mut().end(),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
+        polled
+    }
+}
+
+impl Passed {
+    /// A piece passes; it is kept if all that has passed fits `limit`.
+    fn see(&mut self, frame: &Frame<Bytes>, limit: usize) {
+        if self.state != State::Passing {
+            return;
+        }
+        match frame.data_ref() {
+            Some(chunk) if self.first.len() + self.rest.len() + chunk.len() <= limit => {
+                if self.first.is_empty() {
+                    self.first = chunk.clone();
+                } else {
+                    self.rest.extend_from_slice(chunk);
+                }
+            }
+            _ => *self = Self { state: State::Lost, ..Self::default() },
+        }
+    }
+
+    fn end(&mut self) {
+        if self.state == State::Passing {
+            self.state = State::Whole;
+        }
+    }
+
+    /// What has passed, to be sent again.
+    fn pieces(&self) -> VecDeque<Bytes> {
+        let pieces = [self.first.clone(), Bytes::copy_from_slice(&self.rest)];
+        pieces.into_iter().filter(|piece| !piece.is_empty()).collect()
+    }
+}
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self {
+            Self::Dry => Poll::Ready(None),
+            Self::Own(incoming) => Pin::new(incoming).poll_frame(cx),
+            Self::Kept(kept) => kept.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Dry => true,
+            Self::Own(incoming) => incoming.is_end_stream(),
+            Self::Kept(kept) => kept.incoming.borrow().is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Dry => SizeHint::with_exact(0),
+            Self::Own(incoming) => incoming.size_hint(),
+            Self::Kept(kept) => kept.incoming.borrow().size_hint(),
+        }
+    }
+}
+
+impl CallersBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = match self.before.pop_front() {
+            Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
+            None => self.source.poll_frame(cx),
+        };
+        match &polled {
+            Poll::Ready(Some(Ok(_))) if self.is_end_stream() => self.exchange.request_sent(),
+            Poll::Ready(Some(Ok(_))) => self.exchange.request_moves(),
+            Poll::Ready(None) => self.exchange.request_sent(),
+            Poll::Pending => self.exchange.request_waits(),
+            Poll::Ready(Some(Err(_))) => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.before.is_empty() && self.source.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let before = self.before.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        let rest = self.source.size_hint();
+        let mut whole = SizeHint::new();
+        whole.set_lower(before.saturating_add(rest.lower()));
+        if let Some(upper) = rest.upper() {
+            whole.set_upper(before.saturating_add(upper));
+        }
+        whole
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Callers(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Callers(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Callers(body) => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_has_passed_is_sent_again_exactly_if_it_fits(
+            chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..8),
+            limit in 0usize..200,
+            whole in any::<bool>(),
+            trailers in any::<bool>(),
+        ) {
+            let mut passed = Passed::default();
+            for chunk in &chunks {
+                passed.see(&Frame::data(Bytes::from(chunk.clone())), limit);
+                prop_assert!(passed.first.len() + passed.rest.len() <= limit);
+            }
+            if trailers {
+                passed.see(&Frame::trailers(http::HeaderMap::new()), limit);
+            }
+            if whole {
+                passed.end();
+            }
+            let sent: Vec<u8> = chunks.concat();
+            let kept = sent.len() <= limit && !trailers;
+            prop_assert_eq!(passed.state == State::Lost, !kept);
+            prop_assert_eq!(passed.state == State::Whole, kept && whole);
+            let again: Vec<u8> = passed.pieces().iter().flatten().copied().collect();
+            prop_assert_eq!(again, if kept { sent } else { Vec::new() });
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! A private certificate authority, and a small HTTPS server with a certificate of it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+/// A certificate authority of a test, with a folder for its files.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+    folder: tempfile::TempDir,
+    pub(crate) ca: PathBuf,
+}
+
+/// A certificate and its key, in DER.
+pub(crate) struct Identity {
+    certificate: CertificateDer<'static>,
+    key: KeyPair,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let root = params.self_signed(&key).expect("a root");
+        let folder = tempfile::tempdir().expect("a folder");
+        let ca = folder.path().join("ca.pem");
+        std::fs::write(&ca, root.pem()).expect("write");
+        Self { root: root.der().clone(), issuer: Issuer::new(params, key), folder, ca }
+    }
+
+    /// A server's or client's certificate for these names.
+    pub(crate) fn issue(&self, names: &[&str]) -> Identity {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate").der().clone();
+        Identity { certificate, key }
+    }
+
+    /// The PEM files of a new client certificate and its key.
+    pub(crate) fn client_files(&self) -> (PathBuf, PathBuf) {
+        let identity = self.issue(&["client.example"]);
+        let pem = format!("{}\n", pem("CERTIFICATE", &identity.certificate));
+        let (cert, key) = (self.folder.path().join("client.pem"), self.folder.path().join("client.key"));
+        std::fs::write(&cert, pem).expect("write");
+        super::running::private_file(key.clone(), &identity.key.serialize_pem());
+        (cert, key)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64")).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----", lines.join("\n"))
+}
+
+/// An HTTPS server; dropping it stops it.
+pub(crate) struct TlsServer {
+    pub(crate) addr: SocketAddr,
+    seen: Arc<Mutex<Vec<Visit>>>,
+    accepting: JoinHandle<()>,
+}
+
+/// One request that came over TLS.
+#[derive(Debug, Clone)]
+pub(crate) struct Visit {
+    pub(crate) head: String,
+    pub(crate) with_certificate: bool,
+}
+
+impl TlsServer {
+    /// Answers each connection's one request with `answer`, then breaks off without a TLS goodbye. With
+    /// `clients_of`, it wants a certificate of that authority.
+    pub(crate) async fn start(
+        identity: &Identity,
+        clients_of: Option<&Authority>,
+        answer: &'static str,
+    ) -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("versions");
+        let builder = match clients_of {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(authority.root.clone()).expect("a root");
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                builder.with_client_cert_verifier(verifier.build().expect("a verifier"))
+            }
+        };
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.key.serialize_der()));
+        let mut config =
+            builder.with_single_cert(vec![identity.certificate.clone()], key).expect("an identity");
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let addr = listener.local_addr().expect("an address");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let visits = Arc::clone(&seen);
+        let accepting = tokio::spawn(async move {
+            let mut running = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, visits) = (acceptor.clone(), Arc::clone(&visits));
+                running.spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let mut head = Vec::new();
+                    let mut byte = [0];
+                    while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte).await, Ok(1)) {
+                        head.push(byte[0]);
+                    }
+                    let with_certificate = stream.get_ref().1.peer_certificates().is_some();
+                    let head = String::from_utf8_lossy(&head).into_owned();
+                    visits.lock().expect("no panic").push(Visit { head, with_certificate });
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                    let _ = stream.flush().await;
+                });
+            }
+        });
+        Self { addr, seen, accepting }
+    }
+
+    /// The requests so far.
+    pub(crate) fn visits(&self) -> Vec<Visit> {
+        self.seen.lock().expect("no panic").clone()
+    }
+
+    /// Its URL by this name.
+    pub(crate) fn url(&self, name: &str) -> String {
+        format!("https://{name}:{}", self.addr.port())
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
