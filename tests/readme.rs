@@ -89,7 +89,9 @@ fn the_architecture_tells_what_each_dependency_is_for() {
     let architecture = text("ARCHITECTURE.md");
     let manifest = text("Cargo.toml");
     let (_, dependencies) = manifest.split_once("[dependencies]\n").expect("dependencies");
-    for line in dependencies.lines().take_while(|line| !line.starts_with("[profile") && !line.starts_with("[[")) {
+    for line in
+        dependencies.lines().take_while(|line| !line.starts_with("[profile") && !line.starts_with("[["))
+    {
         let Some((name, _)) = line.split_once(" = ") else { continue };
         if !name.starts_with('#') {
             assert!(architecture.contains(&format!("`{name}`")), "{name}");

@@ -1,9 +1,11 @@
 //! Which headers pass, in both directions, and which are ours to set. Pure.
 
+use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
+use http_body::Frame;
 
 use crate::config::{Provider, Upstream};
 
@@ -45,6 +47,28 @@ pub fn to_caller(headers: &mut HeaderMap, provider: Provider) {
             || (name == SET_COOKIE && takes_cookies(provider))
     };
     remove_where(headers, doomed);
+}
+
+/// Trailers, in either direction: what may not stand in a header of ours may not come in behind it, nor what decides
+/// about framing, routing or authentication (RFC 9110 §6.5.1).
+pub fn in_trailers(trailers: &mut HeaderMap) {
+    remove_where(trailers, |name| {
+        is_hop_by_hop(name)
+            || is_callers_taboo(name)
+            || matches!(*name, HOST | CONTENT_LENGTH | COOKIE | SET_COOKIE)
+            || name.as_str().starts_with("access-control-")
+    });
+}
+
+/// The same for a piece of a body, which may be trailers.
+pub fn in_frame(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            in_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
+    }
 }
 
 /// Removes every field named in every Connection line, then those that are hop-by-hop by themselves
@@ -171,6 +195,25 @@ mod tests {
         let mut headers = map(&[("content-length", "3"), ("transfer-encoding", "chunked"), ("etag", "x")]);
         to_caller(&mut headers, Provider::Generic);
         assert_eq!(lines(&headers), ["etag: x"]);
+    }
+
+    #[test]
+    fn trailers_cannot_say_what_headers_may_not() {
+        let mut trailers = map(&[
+            ("x-checksum", "1"),
+            ("grpc-status", "0"),
+            ("authorization", "Bearer mine"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("sidekey-token", "t"),
+            ("cookie", "a=b"),
+            ("set-cookie", "a=b"),
+            ("host", "evil"),
+            ("content-length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("access-control-allow-origin", "*"),
+        ]);
+        in_trailers(&mut trailers);
+        assert_eq!(lines(&trailers), ["grpc-status: 0", "x-checksum: 1"]);
     }
 
     #[test]

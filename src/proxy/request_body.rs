@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::exchange::Exchange;
+use super::headers;
 
 /// The body of a request to an upstream.
 #[derive(Debug)]
@@ -180,7 +181,7 @@ impl CallersBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = match self.before.pop_front() {
             Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
-            None => self.source.poll_frame(cx),
+            None => self.source.poll_frame(cx).map_ok(headers::in_frame),
         };
         match &polled {
             Poll::Ready(Some(Ok(_))) if self.is_end_stream() => self.exchange.request_sent(),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::exchange::Exchange;
+use super::headers;
 use super::transactions::Opening;
 use super::upstream::UpstreamBody;
 
@@ -53,7 +54,7 @@ impl Body for ResponseBody {
         match &mut self.get_mut().kind {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Upstream(body, opening) => {
-                let polled = body.poll_frame(cx);
+                let polled = body.poll_frame(cx).map_ok(headers::in_frame);
                 if let (Some(opening), Poll::Ready(Some(Ok(frame)))) = (opening, &polled)
                     && let Some(chunk) = frame.data_ref()
                 {
