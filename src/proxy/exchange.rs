@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use crate::clock::ticker::{Alarm, Ticker};
 
+/// The most that is read ahead of a connection, in either direction, and so the most that a header may hold.
+pub const MAX_BUFFER_BYTES: usize = 64 * 1024;
+
 /// One caller's connection, as seen by its IO, its task and the exchange on it.
 #[derive(Debug)]
 pub struct Exchange {

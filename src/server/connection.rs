@@ -19,7 +19,7 @@ use tracing::trace;
 use super::listen::RawStream;
 use crate::config::ListenId;
 use crate::proxy::Proxy;
-use crate::proxy::exchange::{Exchange, Phase};
+use crate::proxy::exchange::{Exchange, MAX_BUFFER_BYTES, Phase};
 
 /// Serves one connection to its end: closed by the caller, overdue, or drained.
 pub(super) async fn serve(
@@ -39,7 +39,10 @@ pub(super) async fn serve(
         async move { Ok::<_, Infallible>(proxy.serve(request, listener, &exchange).await) }
     });
     // Its own header timer would be a timer for each request; the exchange's alarm does the same for a store.
-    let connection = http1::Builder::new().header_read_timeout(None).serve_connection(io, service);
+    let connection = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_buf_size(MAX_BUFFER_BYTES)
+        .serve_connection(io, service);
     let mut connection = pin!(connection);
     let mut told_to_end = false;
     let ended = std::future::poll_fn(|cx| {

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Bind, ListenId, Listener};
 
+/// Connections that may wait to be accepted; the system may have a lower bound of its own.
+const BACKLOG: i32 = 4096;
+
 /// A bound listener, not yet accepting.
 #[derive(Debug)]
 pub struct Bound {
@@ -70,7 +73,7 @@ fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
             let failed = |source: io::Error| BindError::new(address.to_string(), source);
             // The standard library sets SO_REUSEADDR, so a restart need not wait.
             let socket = TcpListener::bind(address).map_err(failed)?;
-            socket.set_nonblocking(true).map_err(failed)?;
+            widen(&socket).and_then(|()| socket.set_nonblocking(true)).map_err(failed)?;
             let bound = socket.local_addr().map_err(failed)?;
             Ok(Bound {
                 address: bound.to_string(),
@@ -90,6 +93,7 @@ fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
             let socket = UnixListener::bind(&hidden).map_err(failed)?;
             let placed = std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(*mode))
                 .and_then(|()| std::fs::rename(&hidden, path))
+                .and_then(|()| widen(&socket))
                 .and_then(|()| socket.set_nonblocking(true));
             if let Err(source) = placed {
                 let _ = std::fs::remove_file(&hidden);
@@ -99,6 +103,11 @@ fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
             Ok(Bound { address, socket_addr: None, listening })
         }
     }
+}
+
+/// Lets a burst of connections wait: the standard library's 128 places would turn some of them away.
+fn widen(socket: impl AsFd) -> io::Result<()> {
+    rustix::net::listen(socket, BACKLOG).map_err(io::Error::from)
 }
 
 /// Removes the socket that a killed process left behind; one that somebody answers on is in use.

@@ -16,6 +16,9 @@ use crate::clock::ticker::{TICK, Ticker};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::{Proxy, Shared};
 
+/// Name look-ups at once at most.
+const MAX_LOOKUPS: usize = 4;
+
 /// What a worker is started with.
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
@@ -31,6 +34,8 @@ impl Worker {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
+            // They look up names, one at a time for each new connection.
+            .max_blocking_threads(MAX_LOOKUPS)
             .build_local(LocalOptions::default())?;
         runtime.block_on(self.serve());
         // Dropped, it would wait for name look-ups that still run, and they may take longer than the drain.
