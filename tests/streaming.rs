@@ -287,6 +287,19 @@ async fn an_early_answer_to_an_upload_reaches_the_caller() {
 }
 
 #[tokio::test]
+async fn an_answer_from_an_upstream_that_closes_amid_the_body_reaches_the_caller() {
+    let upstream = Scripted::saying("HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\n\r\nmuch").await;
+    let running = sidekey(&open_route(upstream.addr, ""));
+    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n";
+    let request = [head.as_bytes(), &[b'x'; 200_000]].concat();
+    for round in 0..50 {
+        let mut stream = TcpStream::connect(running.addr).await.unwrap();
+        say(&mut stream, &request).await;
+        assert_eq!(read_reply(&mut stream).await.status, 413, "round {round}");
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_reaches_a_caller_that_sends_a_large_body_first() {
     let running = sidekey(&open_route(([127, 0, 0, 1], 9).into(), ""));
     let mut stream = TcpStream::connect(running.addr).await.unwrap();

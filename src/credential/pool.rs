@@ -326,18 +326,18 @@ impl TokenPool {
             let changed = group.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(newer) = self.lease_of(refused.account, self.clock.now())
-                && newer.generation() > refused.generation()
-            {
-                return Some(newer);
-            }
             // While the refused token is out of force, a failed fetch is not the last word: the next may bring one
-            // in time.
+            // in time. Asked before the look: a token that comes between the two would be missed.
             let is_over = {
                 let machine = account.machine();
                 let ended = machine.held().is_some() && machine.attempts() > attempts;
                 ended || machine.is_hopeless(last_moment)
             };
+            if let Some(newer) = self.lease_of(refused.account, self.clock.now())
+                && newer.generation() > refused.generation()
+            {
+                return Some(newer);
+            }
             if is_over {
                 return None;
             }

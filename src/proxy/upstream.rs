@@ -1,5 +1,7 @@
 //! A worker's own upstream connections: kept alive, driven by the exchange that uses them, without a task each.
 
+mod stream;
+
 use std::cell::RefCell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -14,12 +16,13 @@ use hyper::client::conn::http1::{Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio_rustls::TlsConnector;
 
+use self::stream::Attentive;
 use super::error::ProxyError;
-use super::exchange::{Exchange, Phase};
+use super::exchange::{Exchange, MAX_BUFFER_BYTES, Phase};
 use super::request_body::RequestBody;
 use crate::clock::ticker::Ticker;
 use crate::config::Route;
-use crate::dial::{Stream, dial};
+use crate::dial::dial;
 
 /// How long an unused connection is kept: less than the 30 s after which many servers close theirs.
 const KEEP_IDLE: Duration = Duration::from_secs(25);
@@ -43,7 +46,7 @@ struct Idle {
 #[derive(Debug)]
 struct Link {
     sender: SendRequest<RequestBody>,
-    connection: Connection<TokioIo<Stream>, RequestBody>,
+    connection: Connection<TokioIo<Attentive>, RequestBody>,
     /// Has an answer come over it before?
     reused: bool,
 }
@@ -177,8 +180,10 @@ fn overdue(exchange: &Exchange, route: &Route) -> ProxyError {
 
 async fn connect(route: &Route, tls: Option<&TlsConnector>) -> Result<Box<Link>, ProxyError> {
     let stream = dial(&route.upstream, tls, route.connect_timeout).await?;
-    let (sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(ProxyError::Closed)?;
+    let mut builder = hyper::client::conn::http1::Builder::new();
+    builder.max_buf_size(MAX_BUFFER_BYTES);
+    let io = TokioIo::new(Attentive::new(stream));
+    let (sender, connection) = builder.handshake(io).await.map_err(ProxyError::Closed)?;
     Ok(Box::new(Link { sender, connection, reused: false }))
 }
 
