@@ -398,7 +398,12 @@ async fn a_client_that_was_told_to_slow_down_rests_and_comes_back() {
     let lease = pool.try_lease(0).unwrap();
     let resting = lease.account_name(&pool).to_owned();
     pool.rest(&lease, Duration::from_secs(30));
-    assert!(!used(6).contains(&resting));
+    let of_others: Vec<_> =
+        (0..100).map(|_| pool.try_lease(0).unwrap().account_name(&pool).to_owned()).collect();
+    for name in ["client 0", "client 1", "client 2"] {
+        let share = of_others.iter().filter(|used| *used == name).count();
+        assert_eq!(share, if name == resting { 0 } else { 50 }, "{name}: the least recently used goes first");
+    }
     sleep(Duration::from_secs(31)).await;
     assert!(used(3).contains(&resting));
 }

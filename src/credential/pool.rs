@@ -59,8 +59,8 @@ pub(super) struct Credential {
     waiting: AtomicUsize,
     /// Told when any of its accounts has a new token or an ended fetch.
     pub(super) changed: Notify,
-    /// Where the search for the least recently used account begins.
-    turn: AtomicUsize,
+    /// Leases given in turn so far.
+    turn: AtomicU64,
 }
 
 /// One identity within a credential.
@@ -76,6 +76,8 @@ pub(super) struct Account {
     pub(super) used: AtomicBool,
     /// No leases before this moment (nanoseconds): the upstream asked this client to slow down.
     resting_until: AtomicU64,
+    /// The number of the last lease that was given in turn: the least is the least recently used.
+    last_turn: AtomicU64,
     /// What the last fetch failed with, for the record.
     pub(super) last_error: Mutex<Option<Arc<str>>>,
     /// Fetches that brought a new token.
@@ -174,6 +176,7 @@ impl TokenPool {
                     kicked: AtomicBool::new(false),
                     used: AtomicBool::new(false),
                     resting_until: AtomicU64::new(0),
+                    last_turn: AtomicU64::new(0),
                     last_error: Mutex::default(),
                     fetches: AtomicU64::new(0),
                     failures: AtomicU64::new(0),
@@ -190,7 +193,7 @@ impl TokenPool {
                 idle_account: spec.idle_account,
                 waiting: AtomicUsize::new(0),
                 changed: Notify::new(),
-                turn: AtomicUsize::new(0),
+                turn: AtomicU64::new(0),
             });
         }
         let pool = Arc::new(Self {
@@ -221,27 +224,40 @@ impl TokenPool {
         if group.accounts.len() == 1 {
             return self.lease_of(group.accounts.start, now);
         }
-        self.candidates(group)
-            .filter(|id| self.accounts[*id].resting_until.load(Ordering::Relaxed) <= nanos(now))
-            .find_map(|id| self.lease_of(id, now))
+        let rests = |id: &AccountId| self.accounts[*id].resting_until.load(Ordering::Relaxed) > nanos(now);
+        self.choose(group, now, |id| !rests(id))
             // All rest: one that was asked to slow down is better than none.
-            .or_else(|| self.candidates(group).find_map(|id| self.lease_of(id, now)))
+            .or_else(|| self.choose(group, now, |_| true))
+    }
+
+    /// A lease of the account whose turn it is, among those that may be used and have a valid token.
+    fn choose(
+        &self,
+        group: &Credential,
+        now: Moment,
+        may_be_used: impl Fn(&AccountId) -> bool,
+    ) -> Option<Lease> {
+        let mut candidates = group.accounts.clone().filter(may_be_used);
+        match group.strategy {
+            Strategy::Failover => candidates.find_map(|id| self.lease_of(id, now)),
+            Strategy::Spread => {
+                let last_use = |id: &AccountId| self.accounts[*id].last_turn.load(Ordering::Relaxed);
+                let id = candidates.filter(|id| self.has_token(*id, now)).min_by_key(last_use)?;
+                let turn = group.turn.fetch_add(1, Ordering::Relaxed) + 1;
+                self.accounts[id].last_turn.store(turn, Ordering::Relaxed);
+                self.lease_of(id, now)
+            }
+        }
+    }
+
+    fn has_token(&self, id: AccountId, now: Moment) -> bool {
+        let current = self.accounts[id].current.load();
+        current.as_ref().is_some_and(|token| token.expires.is_none_or(|at| now < at))
     }
 
     /// Is a lease's token still alive, whether it is in force or not?
     pub fn is_valid(&self, lease: &Lease) -> bool {
         lease.token.expires.is_none_or(|at| self.clock.now() < at)
-    }
-
-    /// The accounts in the order in which they are to be tried.
-    fn candidates<'a>(&'a self, group: &'a Credential) -> impl Iterator<Item = AccountId> + 'a {
-        let count = group.accounts.len();
-        let start = match group.strategy {
-            Strategy::Failover => 0,
-            // Taking turns is using the least recently used one first.
-            Strategy::Spread => group.turn.fetch_add(1, Ordering::Relaxed),
-        };
-        (0..count).map(move |step| group.accounts.start + (start + step) % count)
     }
 
     fn lease_of(&self, id: AccountId, now: Moment) -> Option<Lease> {
