@@ -41,9 +41,37 @@ pub enum SecretSource {
     /// A file; one trailing newline is cut.
     File(PathBuf),
     /// The standard output of a command, run without a shell; one trailing newline is cut.
-    Exec(Vec<String>),
+    Exec(CommandLine),
     /// Written into the configuration itself.
     Value(Secret),
+}
+
+/// A program and its arguments. Only the program is ever shown: an argument may be private.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CommandLine(Vec<String>);
+
+impl CommandLine {
+    /// The program; empty where there is none.
+    pub fn program(&self) -> &str {
+        self.0.first().map_or("", String::as_str)
+    }
+
+    /// Its arguments.
+    pub fn arguments(&self) -> &[String] {
+        self.0.get(1..).unwrap_or_default()
+    }
+}
+
+impl From<Vec<String>> for CommandLine {
+    fn from(words: Vec<String>) -> Self {
+        Self(words)
+    }
+}
+
+impl fmt::Debug for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} …", self.program())
+    }
 }
 
 /// Why a secret could not be read. Never holds any of it.
@@ -152,5 +180,7 @@ mod tests {
     fn debug_shows_nothing() {
         assert_eq!(format!("{:?}", Secret::new("canary")), "Secret(…)");
         assert!(!format!("{:?}", SecretSource::Value(Secret::new("canary"))).contains("canary"));
+        let command = CommandLine::from(vec!["helper".to_owned(), "canary".to_owned()]);
+        assert_eq!(format!("{command:?}"), "\"helper\" …");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use crate::secret::SecretSource;
+use crate::secret::{CommandLine, SecretSource};
 
 /// Everything that a run needs to know, checked.
 #[derive(Debug, Clone)]
@@ -211,7 +211,7 @@ pub enum CredentialKind {
     /// A command that prints a token as JSON.
     Exec {
         /// Program and arguments, run without a shell.
-        command: Vec<String>,
+        command: CommandLine,
         /// How long it may run.
         timeout: Duration,
     },

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use zeroize::Zeroize as _;
 
-use crate::secret::{self, MAX_SECRET_BYTES, Secret, SecretError, SecretSource};
+use crate::secret::{self, CommandLine, MAX_SECRET_BYTES, Secret, SecretError, SecretSource};
 
 /// How long a command that prints a static secret may run.
 const EXEC_SECRET_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,17 +32,17 @@ impl SecretReader {
             SecretSource::Value(secret) => Ok(secret.clone()),
             SecretSource::Exec(command) => {
                 let output = self.run(command, EXEC_SECRET_TIMEOUT).await.map_err(|reason| {
-                    SecretError::Command { command: program(command).to_owned(), reason }
+                    SecretError::Command { command: command.program().to_owned(), reason }
                 })?;
-                secret::clean(output, &format!("what the command {:?} printed", program(command)))
+                secret::clean(output, &format!("what the command {:?} printed", command.program()))
             }
         }
     }
 
     /// Runs a command without a shell and gives its standard output, or what went wrong.
-    pub(super) async fn run(&self, command: &[String], limit: Duration) -> Result<Vec<u8>, String> {
-        let mut child = tokio::process::Command::new(program(command));
-        child.args(command.get(1..).unwrap_or_default());
+    pub(super) async fn run(&self, command: &CommandLine, limit: Duration) -> Result<Vec<u8>, String> {
+        let mut child = tokio::process::Command::new(command.program());
+        child.args(command.arguments());
         for name in self.hidden.iter() {
             child.env_remove(name);
         }
@@ -76,10 +76,6 @@ impl SecretReader {
     }
 }
 
-pub(super) fn program(command: &[String]) -> &str {
-    command.first().map_or("", String::as_str)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +89,7 @@ mod tests {
         ];
         for (script, want) in cases {
             let reader = SecretReader::new([]);
-            let command = ["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
+            let command = CommandLine::from(vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()]);
             let reason = reader.run(&command, Duration::from_millis(300)).await.unwrap_err();
             assert!(reason.contains(want) && !reason.contains("canary"), "{script}: {reason}");
         }

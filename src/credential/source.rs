@@ -17,11 +17,11 @@ use zeroize::Zeroizing;
 use super::answer::{self, AnswerError, Given};
 use super::header::{AuthHeader, IllegalCharacter};
 use super::machine::Span;
-use super::reader::{SecretReader, program};
+use super::reader::SecretReader;
 use crate::clock::Clock;
 use crate::config::{ApiClient, AuthMethod, BasicEncoding, ClientCredentials, Encoding};
 use crate::fetch::{CallError, post_form};
-use crate::secret::{Secret, SecretError, SecretSource};
+use crate::secret::{CommandLine, Secret, SecretError, SecretSource};
 
 /// How often a static secret that a command prints is asked for again.
 const EXEC_SECRET_REFRESH: Duration = Duration::from_secs(300);
@@ -249,7 +249,7 @@ fn forms(id: &str, secret: &Secret) -> Vec<Secret> {
 #[derive(Debug)]
 pub struct ExecSource {
     /// Program and arguments.
-    pub command: Vec<String>,
+    pub command: CommandLine,
     /// How long it may run.
     pub timeout: Duration,
     /// How the token stands in the header.
@@ -265,7 +265,7 @@ impl TokenSource for ExecSource {
         Box::pin(async {
             let output =
                 Zeroizing::new(self.reader.run(&self.command, self.timeout).await.map_err(|reason| {
-                    FetchError::Command { command: program(&self.command).to_owned(), reason }
+                    FetchError::Command { command: self.command.program().to_owned(), reason }
                 })?);
             bearer(&answer::read_command(&output, self.clock.wall())?, self.encoding)
         })
@@ -273,7 +273,7 @@ impl TokenSource for ExecSource {
 
     fn watched_files(&self) -> Vec<PathBuf> {
         // A helper that is replaced may print something else.
-        Some(Path::new(program(&self.command)))
+        Some(Path::new(self.command.program()))
             .filter(|path| path.is_absolute())
             .map(Path::to_owned)
             .into_iter()
@@ -361,7 +361,7 @@ mod tests {
     async fn a_command_gives_a_token_and_inherits_no_hidden_variable() {
         let script = r#"printf '{"access_token":"t%s","expires_in":60}' "${PATH:+x}${HOME:+y}""#;
         let source = ExecSource {
-            command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+            command: vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()].into(),
             timeout: Duration::from_secs(5),
             encoding: Encoding::Plain,
             reader: SecretReader::new(["HOME".to_owned()]),

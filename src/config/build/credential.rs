@@ -11,6 +11,7 @@ use crate::config::context::{Context, PLACEHOLDER_HOST};
 use crate::config::diagnostic::{At, alternatives, nearest};
 use crate::config::document::{Entry, Node, Table, Value};
 use crate::config::{Credential, CredentialId, CredentialKind, Encoding, TlsSettings, Upstream};
+use crate::secret::CommandLine;
 
 /// Every credential so far: the named ones, then the inline ones.
 pub(super) struct Credentials {
@@ -225,7 +226,8 @@ fn exec(table: &Table, context: &mut Context<'_>) -> Option<CredentialKind> {
         return None;
     }
     let timeout = table.duration("timeout").unwrap_or(Duration::from_secs(10));
-    (command.len() == words.len()).then_some(CredentialKind::Exec { command, timeout })
+    (command.len() == words.len())
+        .then(|| CredentialKind::Exec { command: CommandLine::from(command), timeout })
 }
 
 /// Fields that the HTTP machinery itself writes (RFC 9110 §7.6.1, RFC 9112 §6).

@@ -17,8 +17,8 @@ pub(super) fn source(table: &Table, key: &str, context: &mut Context<'_>) -> Opt
         ("env", Value::Text(name)) => variable(name, at, context),
         ("file", Value::Text(path)) => file(path, at, context),
         ("exec", Value::List(words)) => {
-            let words = words.iter().filter_map(Node::as_text).map(str::to_owned).collect();
-            Some(SecretSource::Exec(words))
+            let words: Vec<_> = words.iter().filter_map(Node::as_text).map(str::to_owned).collect();
+            Some(SecretSource::Exec(words.into()))
         }
         ("value", Value::Text(text)) => {
             context.out.warn(
