@@ -17,7 +17,9 @@ const CANARY: &str = "canary-s3cret-of-commands";
 
 fn command(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidekey"));
-    command.args(args).current_dir(folder).env_clear().envs(environment.iter().copied());
+    // Not the admin listener's usual port, which several of these would share.
+    command.args(args).current_dir(folder).env_clear().env("SIDEKEY_ADMIN", "false");
+    command.envs(environment.iter().copied());
     command.env("PATH", "/usr/bin:/bin").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.kill_on_drop(true);
     command
