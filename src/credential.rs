@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod header;
 pub mod keeper;
+pub mod lease;
 pub mod machine;
 pub mod pool;
 pub mod reader;
@@ -25,8 +26,9 @@ use crate::secret::SecretSource;
 use crate::tls::{TlsError, TlsFactory};
 
 pub use self::keeper::Keeper;
+pub use self::lease::{Lease, LeaseError};
 pub use self::machine::Certainty;
-pub use self::pool::{Lease, LeaseError, TokenPool};
+pub use self::pool::TokenPool;
 
 /// A pool for the credentials of a configuration, and its keeper.
 ///

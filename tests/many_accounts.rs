@@ -50,7 +50,7 @@ async fn accounts_that_nobody_uses_are_let_go_and_come_back_when_wanted() {
     });
     for _ in 0..10 * 60 {
         sleep(Duration::from_secs(60)).await;
-        assert_eq!(pool.lease(0).await.unwrap().account_name(&pool), "client 0");
+        assert_eq!(pool.account_of(&pool.lease(0).await.unwrap()), "client 0");
     }
     let states: Vec<_> = pool.records().iter().map(|record| record.state).collect();
     assert_eq!(states, [State::Ready, State::Idle, State::Idle]);

@@ -374,11 +374,11 @@ async fn failover_goes_to_the_next_client_and_comes_back() {
     let second = Script::new(|_| Act::now(token(HOUR)));
     let (pool, _keeper) = pool_with(&[&first, &second], Clock::of_runtime(), |_| {});
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(pool.lease(0).await.unwrap().account_name(&pool), "client 0");
+    assert_eq!(pool.account_of(&pool.lease(0).await.unwrap()), "client 0");
     sleep(3 * HOUR - start.elapsed()).await;
-    assert_eq!(pool.lease(0).await.unwrap().account_name(&pool), "client 1");
+    assert_eq!(pool.account_of(&pool.lease(0).await.unwrap()), "client 1");
     sleep(4 * HOUR + Duration::from_secs(601) - start.elapsed()).await;
-    assert_eq!(pool.lease(0).await.unwrap().account_name(&pool), "client 0");
+    assert_eq!(pool.account_of(&pool.lease(0).await.unwrap()), "client 0");
 }
 
 #[tokio::test(start_paused = true)]
@@ -389,17 +389,17 @@ async fn a_client_that_was_told_to_slow_down_rests_and_comes_back() {
     sleep(Duration::from_secs(1)).await;
     let used = |count: usize| {
         let mut names: Vec<_> =
-            (0..count).map(|_| pool.try_lease(0).unwrap().account_name(&pool).to_owned()).collect();
+            (0..count).map(|_| pool.account_of(&pool.try_lease(0).unwrap()).to_owned()).collect();
         names.sort();
         names.dedup();
         names
     };
     assert_eq!(used(3), ["client 0", "client 1", "client 2"], "in turns");
     let lease = pool.try_lease(0).unwrap();
-    let resting = lease.account_name(&pool).to_owned();
+    let resting = pool.account_of(&lease).to_owned();
     pool.rest(&lease, Duration::from_secs(30));
     let of_others: Vec<_> =
-        (0..100).map(|_| pool.try_lease(0).unwrap().account_name(&pool).to_owned()).collect();
+        (0..100).map(|_| pool.account_of(&pool.try_lease(0).unwrap()).to_owned()).collect();
     for name in ["client 0", "client 1", "client 2"] {
         let share = of_others.iter().filter(|used| *used == name).count();
         assert_eq!(share, if name == resting { 0 } else { 50 }, "{name}: the least recently used goes first");

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::HeaderMap;
 use tokio::sync::{Notify, mpsc};
 
 use super::header::AuthHeader;
+use super::lease::{Lease, LeaseError, Token};
 use super::machine::{Certainty, Machine, Refusal, Verdict};
 use super::source::TokenSource;
 use crate::clock::{Clock, Moment};
@@ -86,73 +86,6 @@ pub(super) struct Account {
     pub(super) failures: AtomicU64,
     /// Leases that upstreams refused.
     pub(super) refusals: AtomicU64,
-}
-
-/// A token in force.
-struct Token {
-    header: AuthHeader,
-    generation: u64,
-    expires: Option<Moment>,
-    /// Has an upstream accepted it?
-    accepted: AtomicBool,
-}
-
-/// What a request gets from the pool: a ready header value and its generation.
-#[derive(Clone)]
-pub struct Lease {
-    token: Arc<Token>,
-    account: AccountId,
-}
-
-impl Lease {
-    /// Puts the header on a request, in place of any of the same name.
-    pub fn apply(&self, headers: &mut HeaderMap) {
-        headers.insert(self.token.header.name.clone(), self.token.header.value().clone());
-    }
-
-    /// The name of the header that it sets.
-    pub fn header_name(&self) -> &http::HeaderName {
-        &self.token.header.name
-    }
-
-    /// The name of the account that it is of.
-    pub fn account_name<'a>(&self, pool: &'a TokenPool) -> &'a str {
-        &pool.accounts[self.account].name
-    }
-
-    /// Its generation within its account; the first is 1.
-    pub fn generation(&self) -> u64 {
-        self.token.generation
-    }
-}
-
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lease(account {}, generation {})", self.account, self.token.generation)
-    }
-}
-
-/// Why there is no lease, and when to come back.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LeaseError {
-    /// No token, and none within the time that a request may wait.
-    #[error("credential {credential} has no valid token: {cause}")]
-    Unavailable {
-        /// The credential.
-        credential: Arc<str>,
-        /// What the last fetch failed with; for the log only.
-        cause: Arc<str>,
-        /// When to come back, at least a second.
-        retry_after: Duration,
-    },
-    /// Too many requests wait already.
-    #[error("credential {credential} has no valid token, and {waiting} requests wait for one already")]
-    QueueFull {
-        /// The credential.
-        credential: Arc<str>,
-        /// How many wait.
-        waiting: usize,
-    },
 }
 
 impl TokenPool {
@@ -253,6 +186,11 @@ impl TokenPool {
     fn has_token(&self, id: AccountId, now: Moment) -> bool {
         let current = self.accounts[id].current.load();
         current.as_ref().is_some_and(|token| token.expires.is_none_or(|at| now < at))
+    }
+
+    /// The name of the account that a lease is of.
+    pub fn account_of(&self, lease: &Lease) -> &str {
+        &self.accounts[lease.account].name
     }
 
     /// Is a lease's token still alive, whether it is in force or not?

@@ -1,5 +1,7 @@
 //! Runs the statements of a request and writes the answer as its API would.
 
+use std::time::Duration;
+
 use std::time::SystemTime;
 
 use http::StatusCode;
@@ -11,7 +13,9 @@ use super::super::serve::{self, Answer};
 use super::super::tokens::random_text;
 use super::Call;
 use super::toy::{self, Failure};
-use super::transactions::IDLE;
+
+/// How long a transaction stays open without a request.
+pub(super) const IDLE: Duration = Duration::from_secs(60);
 
 const TYPED: &str = "application/vnd.neo4j.query";
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
@@ -13,14 +12,12 @@ use super::super::serve::{self, Answer};
 use super::super::tokens::random_text;
 use super::Call;
 use super::answers::{
-    bookmarks, in_a_while, legacy_error, no_such_request, not_found, query_answer, query_error, run_legacy,
-    run_query, transaction,
+    IDLE, bookmarks, in_a_while, legacy_error, no_such_request, not_found, query_answer, query_error,
+    run_legacy, run_query, transaction,
 };
 use super::auth::Presented;
 
 const AFFINITY: &str = "neo4j-cluster-affinity";
-/// How long a transaction stays open without a request.
-pub(super) const IDLE: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub(super) struct Transactions {
