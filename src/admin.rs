@@ -171,7 +171,12 @@ impl Shared {
             Readiness::Ready | Readiness::Degraded(_) => StatusCode::OK,
             Readiness::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        text(status, readiness.to_string())
+        // Probes come from anywhere; why a credential fails is for those who run it.
+        let answer = match self.face {
+            Face::Admin { .. } => readiness.to_string(),
+            Face::Probes => format!("{}\n", readiness.word()),
+        };
+        text(status, answer)
     }
 
     fn quit(&self, head: &Parts, rules: &AdminRules) -> Response<Full<Bytes>> {

@@ -12,13 +12,12 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::config::{Config, Server as ServerConfig};
-use crate::credential::source::Connector;
 use crate::credential::{TokenPool, pool_of};
 use crate::proxy::exchange::CallerLimits;
 use crate::proxy::{Rules, Shared};
 use crate::secret::SecretError;
 use crate::server::{self, BindError, Server, ServerSettings};
-use crate::tls::{TlsError, TlsFactory};
+use crate::tls::{Connector, TlsError, TlsFactory};
 
 pub use self::control::Control;
 
@@ -111,9 +110,8 @@ impl App {
 
 /// A connector for each route's upstream; none for clear text.
 pub fn upstream_tls(config: &Config, tls: &TlsFactory) -> Result<Vec<Option<Connector>>, TlsError> {
-    let connector = |route: &crate::config::Route| {
-        route.upstream.tls.then(|| tls.connector(&route.tls).map(Connector)).transpose()
-    };
+    let connector =
+        |route: &crate::config::Route| route.upstream.tls.then(|| tls.connector(&route.tls)).transpose();
     config.routes.iter().map(connector).collect()
 }
 

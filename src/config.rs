@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use self::context::Context;
 use self::diagnostic::Collector;
 
+pub use build::is_this_machine;
 pub use context::Environment;
 pub use diagnostic::{Diagnostic, Place, Report};
 pub use format::{json_schema, reference_markdown};

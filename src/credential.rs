@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use self::pool::CredentialSpec;
 use self::reader::SecretReader;
-use self::source::{ClientCredentialsSource, Connector, ExecSource, StaticForm, StaticSource, TokenSource};
+use self::source::{ClientCredentialsSource, ExecSource, StaticForm, StaticSource, TokenSource};
 use crate::clock::Clock;
 use crate::config::{Config, Credential, CredentialKind, Strategy};
 use crate::secret::SecretSource;
@@ -78,7 +78,7 @@ fn spec(
                     grant: Arc::clone(&grant),
                     client: client.clone(),
                     encoding,
-                    tls: tls.clone().map(Connector),
+                    tls: tls.clone(),
                     reader: reader.clone(),
                     clock: clock.clone(),
                 })

@@ -1,17 +1,19 @@
 //! Connecting to an origin: name look-up, TCP, TLS. Used by upstream connections and token fetches alike.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::config::Upstream;
+use crate::config::{Upstream, is_this_machine};
 
 /// Why an origin could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -72,28 +74,37 @@ pub async fn dial(
     tls: Option<&TlsConnector>,
     limit: Duration,
 ) -> Result<Stream, DialError> {
-    match tokio::time::timeout(limit, connect(origin, tls)).await {
+    match tokio::time::timeout(limit, connect(origin, tls, limit)).await {
         Ok(done) => done,
         Err(_) => Err(DialError::Timeout { host: origin.host.clone(), port: origin.port, limit }),
     }
 }
 
-async fn connect(origin: &Upstream, tls: Option<&TlsConnector>) -> Result<Stream, DialError> {
+async fn connect(
+    origin: &Upstream,
+    tls: Option<&TlsConnector>,
+    limit: Duration,
+) -> Result<Stream, DialError> {
     let host = || origin.host.clone();
     let addresses = tokio::net::lookup_host((origin.host.as_str(), origin.port))
         .await
         .map_err(|source| DialError::Lookup { host: host(), source })?;
+    // A name that counts as this machine's is this machine's, whatever the resolver makes of it.
+    let only_loopback = is_this_machine(&origin.host);
+    let is_allowed = |address: &SocketAddr| !only_loopback || address.ip().to_canonical().is_loopback();
+    let addresses: Vec<_> = addresses.filter(is_allowed).collect();
+    // An address that swallows connections must not take the time of the others.
+    let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     let mut connected = None;
-    // A name that counts as this machine's is this machine's, whatever the resolver makes of it.
-    let only_loopback = origin.host == "localhost" || origin.host.ends_with(".localhost");
-    for address in addresses.filter(|address| !only_loopback || address.ip().to_canonical().is_loopback()) {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
+    for address in addresses {
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
                 connected = Some(stream);
                 break;
             }
-            Err(error) => last = error,
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
         }
     }
     let Some(tcp) = connected else {
@@ -101,6 +112,7 @@ async fn connect(origin: &Upstream, tls: Option<&TlsConnector>) -> Result<Stream
     };
     // Small requests must not wait for the acknowledgement of the previous one; failing to say so is harmless.
     let _ = tcp.set_nodelay(true);
+    keep_alive(&tcp);
     let Some(connector) = tls else { return Ok(Stream::Plain(tcp)) };
     let name = ServerName::try_from(host()).map_err(|error| DialError::Tls {
         host: host(),
@@ -109,6 +121,15 @@ async fn connect(origin: &Upstream, tls: Option<&TlsConnector>) -> Result<Stream
     let stream =
         connector.connect(name, tcp).await.map_err(|source| DialError::Tls { host: host(), source })?;
     Ok(Stream::Tls(Box::new(stream)))
+}
+
+/// A peer that vanished without a word would else be waited for for ever: some routes have no limit of their own.
+fn keep_alive(tcp: &TcpStream) {
+    // Where the system knows less of this, it keeps its own times.
+    let _ = sockopt::set_socket_keepalive(tcp, true);
+    let _ = sockopt::set_tcp_keepidle(tcp, Duration::from_secs(30));
+    let _ = sockopt::set_tcp_keepintvl(tcp, Duration::from_secs(10));
+    let _ = sockopt::set_tcp_keepcnt(tcp, 3);
 }
 
 /// A connection to an origin, with TLS or without.

@@ -31,8 +31,8 @@ use self::upstream::{SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
 use crate::config::{ListenId, Route};
 use crate::credential::answer::retry_after;
-use crate::credential::source::Connector;
 use crate::credential::{Lease, TokenPool};
+use crate::tls::Connector;
 
 pub use self::error::ProxyError;
 pub use self::response_body::ResponseBody;

@@ -92,6 +92,9 @@ pub enum SecretError {
     /// The path names a directory.
     #[error("{} is a directory; name the file in it", .0.display())]
     Directory(PathBuf),
+    /// The path names a pipe or a device.
+    #[error("{} is a pipe or a device, not a file", .0.display())]
+    NotAFile(PathBuf),
     /// The file could not be read.
     #[error("cannot read {}", path.display())]
     Unreadable {
@@ -138,10 +141,15 @@ pub fn clean(bytes: Vec<u8>, what: &str) -> Result<Secret, SecretError> {
 pub fn read_file(path: &Path) -> Result<Secret, SecretError> {
     use std::io::Read as _;
     let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    if file.metadata().map_err(unreadable)?.is_dir() {
+    let meta = std::fs::metadata(path).map_err(unreadable)?;
+    if meta.is_dir() {
         return Err(SecretError::Directory(path.to_owned()));
     }
+    // Opening a pipe would wait for its writer, perhaps for ever.
+    if !meta.is_file() {
+        return Err(SecretError::NotAFile(path.to_owned()));
+    }
+    let file = std::fs::File::open(path).map_err(unreadable)?;
     // One allocation of the final size: a growing buffer would leave copies behind.
     let mut bytes = Vec::with_capacity(MAX_SECRET_BYTES + 1);
     file.take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;

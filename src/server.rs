@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use self::listen::{Accepted, Listening};
+use self::listen::Accepted;
 use self::worker::Worker;
 use crate::config::ListenId;
 use crate::proxy::Shared;
@@ -60,7 +60,10 @@ impl Server {
             let load = Arc::new(AtomicUsize::new(0));
             gates.push(Gate { gate, load: Arc::clone(&load) });
             let worker = Worker { shared: Arc::clone(shared), arrivals, load, settings };
-            server.spawn(format!("worker-{number}"), move || worker.run())?;
+            let (stands, stood) = std::sync::mpsc::channel();
+            server.spawn(format!("worker-{number}"), move || worker.run(&stands))?;
+            // A worker that cannot start would be handed connections all the same.
+            stood.recv().map_err(|_| std::io::Error::other("a worker has no event queue"))?;
         }
         server.spawn("acceptor".to_owned(), move || accept_all(&bound, &gates, &stopped))?;
         Ok(server)
@@ -156,13 +159,4 @@ fn accept_ready(bound: &Bound, listener: ListenId, gates: &[Gate]) -> std::io::R
 fn is_callers_fault(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        if let Self::Unix { path, .. } = self {
-            // Its file is ours to remove; already gone is as good.
-            let _ = std::fs::remove_file(path);
-        }
-    }
 }

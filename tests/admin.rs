@@ -114,6 +114,7 @@ async fn readiness_follows_the_tokens_and_liveness_does_not() {
     eventually("the first failure", async || get(admin, "/readyz", &[]).await.text().contains("500")).await;
     let unready = get(admin, "/readyz", &[]).await;
     assert_eq!((unready.status, unready.text().lines().next()), (503, Some("not ready")));
+    assert_eq!(get(health, "/readyz", &[]).await.text(), "not ready\n", "why is not for everyone");
     let late = instance.command(&["wait", "--timeout", "300ms"]).await;
     assert_eq!(late.status.code(), Some(1));
     assert!(text(&late.stderr).contains("not ready"), "{}", text(&late.stderr));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use scripted::{Act, Script, pool_with, token};
 use sidekey::clock::Clock;
 use sidekey::config::{Environment, LoadOptions, Source, Strategy, load};
+use sidekey::credential::header::IllegalCharacter;
 use sidekey::credential::machine::State;
 use sidekey::credential::pool_of;
 use sidekey::tls::TlsFactory;
@@ -59,6 +60,36 @@ async fn accounts_that_nobody_uses_are_let_go_and_come_back_when_wanted() {
     assert!(pool.records().iter().all(|record| record.state == State::Idle));
     assert!(script.fetches() <= before + 4, "{} after {before}", script.fetches());
     assert!(pool.lease(0).await.is_ok(), "it comes back when it is wanted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_was_let_go_while_it_failed_comes_back_when_it_is_wanted() {
+    let start = Instant::now();
+    let script = Script::new(move |_| {
+        let revoked = start.elapsed() < 6 * HOUR;
+        if revoked { Act::now(Err(IllegalCharacter.into())) } else { Act::now(token(HOUR)) }
+    });
+    let (pool, _keeper) =
+        pool_with(&[&script], Clock::of_runtime(), |spec| spec.idle_account = Some(2 * HOUR));
+    assert!(pool.lease(0).await.is_err());
+    sleep(5 * HOUR).await;
+    assert_eq!(pool.records()[0].state, State::Idle, "nobody asked for hours");
+    assert!(pool.lease(0).await.is_err(), "still refused");
+    sleep(2 * HOUR).await;
+    assert!(pool.lease(0).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_in_use_again_is_refreshed_ahead_again() {
+    let script = Script::new(|_| Act::now(token(HOUR)));
+    let (pool, _keeper) =
+        pool_with(&[&script], Clock::of_runtime(), |spec| spec.idle_account = Some(HOUR / 2));
+    sleep(Duration::from_secs(52 * 60)).await;
+    assert_eq!(script.fetches(), 1, "nobody used it, so it was not refreshed");
+    for _ in 0..3 * 60 {
+        sleep(Duration::from_secs(60)).await;
+        assert!(pool.try_lease(0).is_some(), "its token serves on, and the next is there before it ends");
+    }
 }
 
 #[test]

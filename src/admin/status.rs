@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
@@ -15,6 +16,8 @@ pub struct Instance {
     pool: Arc<TokenPool>,
     clock: Clock,
     started: Moment,
+    /// Set once it has been told to stop.
+    stopping: AtomicBool,
     /// What does not change while it runs: configuration, listeners, routes.
     description: Value,
 }
@@ -34,27 +37,35 @@ impl Instance {
     /// An instance that starts now. `description` becomes part of its status.
     pub fn new(pool: Arc<TokenPool>, clock: Clock, description: Value) -> Self {
         let started = clock.now();
-        Self { pool, clock, started, description }
+        Self { pool, clock, started, stopping: AtomicBool::new(false), description }
+    }
+
+    /// From here on it is not ready: no new requests should come.
+    pub fn stops(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// Should requests be sent here? Never depends on upstreams.
     pub fn readiness(&self) -> Readiness {
-        judge(&self.pool.records())
+        self.judge(&self.pool.records())
+    }
+
+    fn judge(&self, records: &[AccountRecord]) -> Readiness {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Readiness::NotReady(vec!["it is stopping".to_owned()]);
+        }
+        judge(records)
     }
 
     /// Everything, as data. Holds no secret.
     pub fn status(&self) -> Value {
         let records = self.pool.records();
-        let (word, reasons) = match judge(&records) {
-            Readiness::Ready => ("ready", Vec::new()),
-            Readiness::Degraded(reasons) => ("degraded", reasons),
-            Readiness::NotReady(reasons) => ("not ready", reasons),
-        };
+        let readiness = self.judge(&records);
         let mut status = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": self.clock.now().since(self.started).as_secs(),
-            "readiness": word,
-            "reasons": reasons,
+            "readiness": readiness.word(),
+            "reasons": readiness.reasons(),
             "accounts": records,
         });
         if let (Some(status), Some(description)) = (status.as_object_mut(), self.description.as_object()) {
@@ -88,15 +99,29 @@ fn judge(records: &[AccountRecord]) -> Readiness {
     }
 }
 
+impl Readiness {
+    /// In a word or two.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Degraded(_) => "degraded",
+            Self::NotReady(_) => "not ready",
+        }
+    }
+
+    /// What is wrong, each in words; for those who run it.
+    pub fn reasons(&self) -> &[String] {
+        match self {
+            Self::Ready => &[],
+            Self::Degraded(reasons) | Self::NotReady(reasons) => reasons,
+        }
+    }
+}
+
 impl fmt::Display for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (word, reasons) = match self {
-            Self::Ready => ("ready", [].as_slice()),
-            Self::Degraded(reasons) => ("degraded", reasons.as_slice()),
-            Self::NotReady(reasons) => ("not ready", reasons.as_slice()),
-        };
-        writeln!(f, "{word}")?;
-        reasons.iter().try_for_each(|reason| writeln!(f, "{reason}"))
+        writeln!(f, "{}", self.word())?;
+        self.reasons().iter().try_for_each(|reason| writeln!(f, "{reason}"))
     }
 }
 

@@ -23,6 +23,7 @@ pub struct Control {
     probes: Option<Admin>,
     _token_file: Option<TokenFile>,
     stop: Arc<Notify>,
+    instance: Arc<Instance>,
 }
 
 impl Control {
@@ -40,7 +41,13 @@ impl Control {
         let instance = Arc::new(Instance::new(Arc::clone(app.pool()), clock.clone(), description));
         let stop = Arc::new(Notify::new());
         let settings = &config.server.admin;
-        let mut control = Self { admin: None, probes: None, _token_file: None, stop: Arc::clone(&stop) };
+        let mut control = Self {
+            admin: None,
+            probes: None,
+            _token_file: None,
+            stop: Arc::clone(&stop),
+            instance: Arc::clone(&instance),
+        };
         if let Some(address) = settings.listen {
             let listener = bind(address).await?;
             let bound = listener.local_addr().map_err(StartError::Threads)?;
@@ -73,6 +80,11 @@ impl Control {
     /// Where the admin listener and the one for probes are.
     pub fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
         (self.admin.as_ref().map(Admin::address), self.probes.as_ref().map(Admin::address))
+    }
+
+    /// Says that the instance stops: it is not ready any more.
+    pub fn stops(&self) {
+        self.instance.stops();
     }
 
     /// Returns when somebody who may has asked for the instance to stop.

@@ -40,7 +40,7 @@ pub(super) fn status(
     as_json: bool,
     watch: bool,
 ) -> Result<(), Failure> {
-    let (admin, address) = find(arg, environment)?;
+    let Found { admin, address, .. } = find(arg, environment)?;
     runtime()?.block_on(async {
         loop {
             let answer = ask(address, Method::GET, "/status", None)
@@ -64,7 +64,7 @@ pub(super) fn wait(
     what: WaitFor,
     timeout: Duration,
 ) -> Result<(), Failure> {
-    let (admin, address) = find(arg, environment)?;
+    let Found { admin, address, .. } = find(arg, environment)?;
     let path = match what {
         WaitFor::Live => "/livez",
         WaitFor::Ready => "/readyz",
@@ -88,10 +88,10 @@ pub(super) fn wait(
 
 /// Asks the instance to stop.
 pub(super) fn stop(arg: &ConfigArg, environment: &Environment) -> Result<(), Failure> {
-    let (admin, address) = find(arg, environment)?;
+    let Found { admin, address, hidden } = find(arg, environment)?;
     runtime()?.block_on(async {
         let token = match &admin.token {
-            Some(source) => SecretReader::new(Vec::new())
+            Some(source) => SecretReader::new(hidden)
                 .read(source)
                 .await
                 .map_err(|error| Failure::Configuration(chain(&error)))?,
@@ -111,11 +111,20 @@ pub(super) fn stop(arg: &ConfigArg, environment: &Environment) -> Result<(), Fai
     })
 }
 
+/// Where the running instance is asked.
+struct Found {
+    admin: Admin,
+    address: SocketAddr,
+    /// Variables that a command which prints the admin token must not inherit.
+    hidden: Vec<String>,
+}
+
 /// The admin listener of the configuration.
-fn find(arg: &ConfigArg, environment: &Environment) -> Result<(Admin, SocketAddr), Failure> {
-    let admin = load(arg, environment, LoadOptions { check_secrets: false })?.config.server.admin;
+fn find(arg: &ConfigArg, environment: &Environment) -> Result<Found, Failure> {
+    let config = load(arg, environment, LoadOptions { check_secrets: false })?.config;
+    let (admin, hidden) = (config.server.admin, config.secret_variables);
     match admin.listen {
-        Some(address) => Ok((admin, address)),
+        Some(address) => Ok(Found { admin, address, hidden }),
         None => Err(Failure::Configuration(
             "server.admin is false in this configuration, so there is nothing to ask".to_owned(),
         )),

@@ -43,6 +43,7 @@ async fn serve(config: &Config, environment: &Environment) -> Result<(), Failure
         () = control.stop_asked() => info!("asked to stop"),
     }
     told.abort();
+    control.stops();
     // A second signal ends it at once.
     let again = || {
         Err(Failure::Running("told to stop again while stopping; running requests were cut off".to_owned()))

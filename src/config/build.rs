@@ -12,6 +12,8 @@ mod url;
 
 use std::time::Duration;
 
+pub use self::names::is_this_machine;
+
 use self::credential::Credentials;
 use self::listener::Listeners;
 use super::context::Context;

@@ -84,7 +84,7 @@ impl Context<'_> {
         let read = if entry.key == "env" {
             self.variable_name(&name, at).then(|| self.environment.secret(&name))
         } else {
-            Some(read_file(Path::new(&name)))
+            Some(secret::read_file(Path::new(&name)))
         };
         node.referenced = true;
         node.value = match read {
@@ -115,7 +115,9 @@ impl Context<'_> {
                 "write it without quotes and without a second line".into()
             }
             SecretError::Directory(path) => format!("write {{ file = \"{}/…\" }}", path.display()),
-            SecretError::Unreadable { .. } => "name a file that sidekey may read".into(),
+            SecretError::NotAFile(_) | SecretError::Unreadable { .. } => {
+                "name a file that sidekey may read".into()
+            }
             SecretError::TooLarge(_) | SecretError::Command { .. } => String::new(),
         };
         let message = match error {
@@ -140,17 +142,6 @@ impl Context<'_> {
     }
 }
 
-/// Reads a secret file, but never waits for one: a pipe would be empty the second time.
-pub(crate) fn read_file(path: &Path) -> Result<Secret, SecretError> {
-    match path.metadata() {
-        Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => Err(SecretError::Unreadable {
-            path: path.to_owned(),
-            source: std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"),
-        }),
-        _ => secret::read_file(path),
-    }
-}
-
 /// A text that will do where the real one is not at hand; the number keeps two of them apart.
 fn placeholder(kind: &Kind, number: usize) -> String {
     match kind {
@@ -158,7 +149,7 @@ fn placeholder(kind: &Kind, number: usize) -> String {
         Kind::Duration { .. } => "1s".to_owned(),
         Kind::Size => "1KiB".to_owned(),
         Kind::OneOf(choices) => choices.first().map_or("", |choice| choice.word).to_owned(),
-        Kind::Text("127.0.0.1:7600") => "127.0.0.1:0".to_owned(),
+        Kind::Text("127.0.0.1:7600" | "127.0.0.1:7601" | "0.0.0.0:7602") => "127.0.0.1:0".to_owned(),
         Kind::Text(example) if example.ends_with(".localhost") => format!("placeholder-{number}.localhost"),
         Kind::Text(example) if example.starts_with('/') => format!("/placeholder-{number}"),
         Kind::Text("0660") => "0600".to_owned(),

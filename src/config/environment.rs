@@ -1,7 +1,7 @@
 //! Configuration without a file: the environment's variables become the same tree that a file would, each piece
 //! remembering the variable that it came from.
 
-use super::context::{Environment, read_file};
+use super::context::Environment;
 use super::diagnostic::{At, Collector, Report};
 use super::document::{Node, Table};
 
@@ -201,7 +201,7 @@ fn neo4j_address(reference: &Node, environment: &Environment, out: &mut Collecto
     let name = entry.node.as_text()?;
     let read = match entry.key.as_str() {
         "env" => environment.secret(name),
-        _ => read_file(std::path::Path::new(name)),
+        _ => crate::secret::read_file(std::path::Path::new(name)),
     };
     let uri = match read {
         Ok(uri) => uri.expose().to_owned(),

@@ -129,14 +129,15 @@ pub fn read(answer: &Answer, now: SystemTime, sent: &[Secret]) -> Result<Given, 
     }
     let html = answer.body.trim_ascii_start().starts_with(b"<");
     let members = object.ok_or(AnswerError::NotJson { html })?;
-    members.into_given(now, sent)
+    members.into_given(now, sent, true)
 }
 
 /// Reads what a token command printed: `access_token`, and `expires_in` or `expires_at`.
 pub fn read_command(output: &[u8], now: SystemTime) -> Result<Given, AnswerError> {
     let members =
         serde_json::from_slice::<Members>(output).map_err(|_| AnswerError::NotJson { html: false })?;
-    members.into_given(now, &[])
+    // What a command prints may have been in its cache for long.
+    members.into_given(now, &[], false)
 }
 
 /// The members that matter; unknown ones are ignored (RFC 6749 §5.1).
@@ -163,7 +164,7 @@ impl<'de> Deserialize<'de> for Token {
 }
 
 impl Members {
-    fn into_given(self, now: SystemTime, sent: &[Secret]) -> Result<Given, AnswerError> {
+    fn into_given(self, now: SystemTime, sent: &[Secret], just_issued: bool) -> Result<Given, AnswerError> {
         let token = self.access_token.and_then(|token| token.0).ok_or(AnswerError::NoToken)?;
         if token.expose().is_empty() {
             return Err(AnswerError::NoToken);
@@ -186,7 +187,7 @@ impl Members {
             }
             _ => None,
         };
-        let claimed = jwt_lifetime(token.expose(), now);
+        let claimed = jwt_lifetime(token.expose(), now, just_issued);
         let lifetime = match (said, claimed) {
             (Some(said), Some(claimed)) => said.min(claimed),
             (Some(only), None) | (None, Some(only)) => only,
@@ -226,9 +227,9 @@ fn moment(value: &Value) -> Result<f64, AnswerError> {
 
 /// How long a JWT says that it lives from `now`; none where it is no JWT or has no `exp`.
 ///
-/// Where our clock lies outside of what the token's own `iat` and `exp` allow, the clock is what is wrong, and the
-/// token's own span counts.
-fn jwt_lifetime(token: &str, now: SystemTime) -> Option<f64> {
+/// Where our clock lies outside of what the `iat` and `exp` of a token allow that was just issued, the clock is what is
+/// wrong, and the token's own span counts.
+fn jwt_lifetime(token: &str, now: SystemTime, just_issued: bool) -> Option<f64> {
     #[derive(Deserialize)]
     struct Claims {
         exp: f64,
@@ -242,7 +243,9 @@ fn jwt_lifetime(token: &str, now: SystemTime) -> Option<f64> {
     let now = unix_seconds(now);
     const SKEW: f64 = 300.0;
     match claims.iat {
-        Some(iat) if claims.exp > iat && (now < iat - SKEW || now > claims.exp) => Some(claims.exp - iat),
+        Some(iat) if just_issued && claims.exp > iat && (now < iat - SKEW || now > claims.exp) => {
+            Some(claims.exp - iat)
+        }
         _ => Some(claims.exp - now),
     }
 }

@@ -222,12 +222,14 @@ impl Machine {
     /// A static secret was read again and is what it was: nothing changes, and refusals are believed for a while.
     pub fn unchanged(&mut self, span: Span, now: Moment) {
         let refused = matches!(self.wanted, Some(Wanted::Refused(_)));
+        let stale = matches!(self.phase, Phase::Fetching { stale: true, .. });
         self.end_attempt();
         self.failures = 0;
         self.permanent = false;
         self.next_try = None;
-        self.wanted = None;
-        if refused {
+        // What was read while it changed may be what it was before.
+        self.wanted = stale.then_some(Wanted::SecretChanged);
+        if refused && !stale {
             // However sure a refusal is, there is no other secret to send.
             self.note_futile(Certainty::Definite, now);
         }
@@ -337,6 +339,7 @@ impl Machine {
     /// Without a token, will none come before `deadline`, as far as is known?
     pub fn is_hopeless(&self, deadline: Moment) -> bool {
         self.held.is_none()
+            && !self.let_go
             && self.phase == Phase::Idle
             && self.next_try.is_some_and(|at| at > deadline || self.permanent)
     }

@@ -209,6 +209,8 @@ impl TokenPool {
         let used = &self.accounts[id].used;
         if !used.load(Ordering::Relaxed) {
             used.store(true, Ordering::Relaxed);
+            // Once for each look of the keeper: an account that was let go is kept fresh again.
+            self.kick(id);
         }
         Some(Lease { token: Arc::clone(token), account: id })
     }
@@ -216,6 +218,8 @@ impl TokenPool {
     async fn wait(&self, credential: CredentialId) -> Result<Lease, LeaseError> {
         let group = &self.credentials[credential];
         let _place = Place::take(group)?;
+        // Asking is using, whether there is a token or not.
+        group.accounts.clone().for_each(|id| self.accounts[id].used.store(true, Ordering::Relaxed));
         let start = self.clock.now();
         let deadline = tokio::time::Instant::now() + group.lease_timeout;
         loop {

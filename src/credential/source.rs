@@ -11,7 +11,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use form_urlencoded::{Serializer, byte_serialize};
 use http::{HeaderName, HeaderValue};
-use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use super::answer::{self, AnswerError, Given};
@@ -22,6 +21,7 @@ use crate::clock::Clock;
 use crate::config::{ApiClient, AuthMethod, BasicEncoding, ClientCredentials, Encoding};
 use crate::fetch::{CallError, post_form};
 use crate::secret::{CommandLine, Secret, SecretError, SecretSource};
+use crate::tls::Connector;
 
 /// How often a static secret that a command prints is asked for again.
 const EXEC_SECRET_REFRESH: Duration = Duration::from_secs(300);
@@ -160,16 +160,6 @@ pub struct ClientCredentialsSource {
     pub reader: SecretReader,
     /// For a JWT's own expiry.
     pub clock: Clock,
-}
-
-/// A TLS connector that can be shown: what it trusts is no secret, but rustls does not say it.
-#[derive(Clone)]
-pub struct Connector(pub TlsConnector);
-
-impl fmt::Debug for Connector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Connector")
-    }
 }
 
 impl TokenSource for ClientCredentialsSource {

@@ -124,6 +124,7 @@ impl Exchange {
 
     /// The head of the answer came: its body may take as long as it takes.
     pub(crate) fn answered(&self) {
+        self.phase.set(Phase::Waiting);
         self.alarm.clear();
     }
 

@@ -52,7 +52,7 @@ impl RouteTable {
         if let Some(&route) = self.hosts.get(host) {
             return Some(Match { route, prefix: 0 });
         }
-        let mut prefix = head(path, self.deepest);
+        let mut prefix = first_segments(path, self.deepest);
         loop {
             if let Some(&route) = self.paths.get(prefix) {
                 return Some(Match { route, prefix: prefix.len() });
@@ -67,7 +67,7 @@ fn segments(path: &str) -> usize {
 }
 
 /// The first `count` segments of a path.
-fn head(path: &str, count: usize) -> &str {
+fn first_segments(path: &str, count: usize) -> &str {
     let end = path.match_indices('/').nth(count).map_or(path.len(), |(at, _)| at);
     &path[..end]
 }

@@ -120,12 +120,12 @@ impl Transactions {
 
     /// Watches the answer to a request that opened a transaction.
     pub(crate) fn opening(self: &Arc<Self>, route: usize, path: &str, lease: Lease) -> Opening {
-        Opening { ledger: Arc::clone(self), route, path: path.into(), lease, tail: Vec::new() }
+        Opening { transactions: Arc::clone(self), route, path: path.into(), lease, tail: Vec::new() }
     }
 
     fn bind(&self, key: Key, lease: Lease) {
         let mut shard = self.shard(&key);
-        if shard.open.len() >= PER_SHARD {
+        if shard.open.len() >= PER_SHARD && !shard.open.contains_key(&key) {
             let oldest = shard.open.iter().min_by_key(|(_, open)| open.order).map(|(key, _)| key.clone());
             oldest.and_then(|key| shard.open.remove(&key));
         }
@@ -150,7 +150,7 @@ impl Default for Transactions {
 /// The answer to a request that opened a transaction, watched for the transaction's id while it passes.
 #[derive(Debug)]
 pub(crate) struct Opening {
-    ledger: Arc<Transactions>,
+    transactions: Arc<Transactions>,
     route: usize,
     path: Box<str>,
     lease: Lease,
@@ -164,9 +164,14 @@ impl Opening {
         if self.tail.len() > TAIL_BYTES {
             self.tail.drain(..self.tail.len() - TAIL_BYTES);
         }
+        // What names it ends with a brace or a quote; most pieces of a large answer need no look at all.
+        let end = self.tail.trim_ascii_end().last();
+        if !matches!(end, Some(b'}' | b'"')) {
+            return;
+        }
         if let Some(id) = transaction_id(&self.tail) {
             let key = (self.route, format!("{}/{id}", self.path).into());
-            self.ledger.bind(key, self.lease.clone());
+            self.transactions.bind(key, self.lease.clone());
         }
     }
 }
@@ -179,7 +184,8 @@ fn transaction_id(tail: &[u8]) -> Option<String> {
         id: String,
     }
     fn value<'a, T: Deserialize<'a>>(tail: &'a [u8], name: &[u8]) -> Option<T> {
-        // Inside a JSON string the quotes would be escaped, so this is a member's name.
+        // Inside a JSON string the quotes would be escaped, so this is a member's name; the server's own comes last,
+        // behind whatever maps the query returns.
         let at = tail.windows(name.len()).rposition(|window| window == name)?;
         let rest = tail[at + name.len()..].trim_ascii_start().strip_prefix(b":")?;
         serde_json::Deserializer::from_slice(rest).into_iter().next()?.ok()

@@ -142,8 +142,7 @@ impl Upstreams {
         let mut cx = Context::from_waker(Waker::noop());
         for connections in self.idle.borrow_mut().iter_mut() {
             connections.retain_mut(|idle| {
-                (idle.since >= oldest || oldest == 0)
-                    && Pin::new(&mut idle.link.connection).poll(&mut cx).is_pending()
+                idle.since >= oldest && Pin::new(&mut idle.link.connection).poll(&mut cx).is_pending()
             });
             if connections.is_empty() {
                 connections.shrink_to_fit();
@@ -187,7 +186,7 @@ async fn connect(route: &Route, tls: Option<&TlsConnector>) -> Result<Box<Link>,
     Ok(Box::new(Link { sender, connection, reused: false }))
 }
 
-/// Did the connection end before a byte of the answer?
+/// Did the connection end before the head of an answer was whole?
 fn is_early_close(error: &hyper::Error) -> bool {
     error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_reset(error)
 }

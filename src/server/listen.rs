@@ -152,3 +152,12 @@ impl AsFd for Listening {
         }
     }
 }
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let Self::Unix { path, .. } = self {
+            // Its file is ours to remove; already gone is as good.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

@@ -29,14 +29,17 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Serves what arrives until the acceptor is gone, then lets running exchanges finish.
-    pub(super) fn run(self) -> std::io::Result<()> {
+    /// Serves what arrives until the acceptor is gone, then lets running exchanges finish. Tells `stands` when it is
+    /// about to.
+    pub(super) fn run(self, stands: &std::sync::mpsc::Sender<()>) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
             // They look up names, one at a time for each new connection.
             .max_blocking_threads(MAX_LOOKUPS)
             .build_local(LocalOptions::default())?;
+        // Whoever started it waits for this; gone, it has no use for a worker either.
+        let _ = stands.send(());
         runtime.block_on(self.serve());
         // Dropped, it would wait for name look-ups that still run, and they may take longer than the drain.
         runtime.shutdown_background();

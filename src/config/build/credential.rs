@@ -73,7 +73,7 @@ impl Credentials {
         let slot = &mut self.list[id];
         slot.used = true;
         if let (Some(hosts), Some(upstream)) = (&slot.hosts, upstream)
-            && !names::is_loopback(&upstream.host)
+            && !names::is_this_machine(&upstream.host)
             && (context.check_secrets || upstream.host != PLACEHOLDER_HOST)
             && !hosts.iter().any(|pattern| names::matches(pattern, &upstream.host))
         {

@@ -95,7 +95,7 @@ impl Listeners {
             Bind::Tcp(address) => address.port() == upstream.port && address.port() != 0,
             Bind::Unix { .. } => false,
         };
-        names::is_loopback(&upstream.host) && self.list.iter().any(|(listener, _)| same(listener))
+        names::is_this_machine(&upstream.host) && self.list.iter().any(|(listener, _)| same(listener))
     }
 
     pub(super) fn into_vec(self) -> Vec<Listener> {

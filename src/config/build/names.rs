@@ -40,8 +40,8 @@ pub(super) fn matches(pattern: &str, host: &str) -> bool {
     }
 }
 
-/// Is it a name or address of this machine itself?
-pub(super) fn is_loopback(host: &str) -> bool {
+/// Is it a name or address of this machine itself: `localhost`, `*.localhost` or an address of the loopback range?
+pub fn is_this_machine(host: &str) -> bool {
     host == "localhost"
         || host.ends_with(".localhost")
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())

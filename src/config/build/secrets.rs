@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::context::{Context, read_file};
+use crate::config::context::Context;
 use crate::config::diagnostic::At;
 use crate::config::document::{Node, Table, Value};
-use crate::secret::{SecretSource, clean};
+use crate::secret::{SecretSource, clean, read_file};
 
 /// The source of the secret under that key; none if it is not there or wrong, which is reported.
 pub(super) fn source(table: &Table, key: &str, context: &mut Context<'_>) -> Option<SecretSource> {

@@ -142,7 +142,7 @@ fn origin(
         Host::Ipv4(address) => (address.to_string(), address.to_string()),
         Host::Ipv6(address) => (address.to_string(), format!("[{address}]")),
     };
-    if !tls && !allow_cleartext && !names::is_loopback(&host) {
+    if !tls && !allow_cleartext && !names::is_this_machine(&host) {
         context.out.error(
             node.at,
             format!("`{key}`: the credential would go over the network to {host} in clear text"),

@@ -144,6 +144,9 @@ fn a_jwts_own_expiry_counts_where_it_is_earlier() {
     let skewed = format!(r#"{{"iat":{},"exp":{}}}"#, NOW - day, NOW - day + 600);
     assert_eq!(with(&skewed, 3600), Ok(600.0));
     assert_eq!(with("not json", 3600), Ok(3600.0));
+    // A command may print what it had in its cache: there, the clock is believed.
+    let cached = read_command(format!(r#"{{"access_token":"{}"}}"#, jwt(&skewed)).as_bytes(), now());
+    assert_eq!(cached, Err(AnswerError::ExpiredOnArrival));
 }
 
 #[test]
