@@ -1,7 +1,6 @@
 //! Neo4j's authentication, discovery and two query APIs.
 
 use std::net::SocketAddr;
-use std::process::Stdio;
 use std::time::Duration;
 
 use http::Method;
@@ -205,19 +204,4 @@ async fn neo4j_accepts_the_tokens_of_its_sso_endpoint_however_the_client_authent
     assert_eq!(commit(other.addr(), &[("authorization", &token)]).await.status, 200);
     shared.revoke_all();
     assert_eq!(commit(other.addr(), &[("authorization", &token)]).await.status, 401);
-}
-
-/// `SIDEKEY_TEST_PYTHON=python3 cargo test -- --ignored driver`, where that python has `neo4j` and `aiohttp`.
-#[tokio::test]
-#[ignore = "needs a python with the packages neo4j, aiohttp and urllib3, named by SIDEKEY_TEST_PYTHON"]
-async fn the_official_python_driver_runs_queries_and_transactions() {
-    let neo4j = Neo4j::builder().basic("neo4j", "verysecret").require_affinity().start().await.unwrap();
-    let python = std::env::var("SIDEKEY_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/neo4j_driver.py");
-    let mut command = tokio::process::Command::new(python);
-    command.args([script, &neo4j.url(), "neo4j", "verysecret"]).stdin(Stdio::null());
-    let output = command.output().await.expect("python runs");
-    let seen: Vec<String> = neo4j.record().requests().iter().map(ToString::to_string).collect();
-    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), seen.join("\n"));
-    assert_eq!(neo4j.open_transactions(), 0);
 }
