@@ -9,6 +9,9 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use http::Method;
+use sidekey::admin::Readiness;
+use sidekey::clock::Clock;
+use sidekey::credential::Keeper;
 use sidekey::demo::standins::Aura;
 use sidekey::demo::standins::Fault;
 use support::running::eventually;
@@ -125,6 +128,16 @@ async fn readiness_follows_the_tokens_and_liveness_does_not() {
         .await;
     assert_eq!(get(admin, "/livez", &[]).await.status, 200);
     eventually("the expiry", async || get(admin, "/readyz", &[]).await.status == 503).await;
+}
+
+#[tokio::test]
+async fn an_instance_that_stops_is_not_ready_whatever_its_tokens() {
+    let (pool, _keeper) = Keeper::with_pool(Vec::new(), Clock::system());
+    let instance = sidekey::admin::Instance::new(pool, Clock::system(), serde_json::Value::Null);
+    assert_eq!(instance.readiness(), Readiness::Ready);
+    instance.stops();
+    assert_eq!(instance.readiness().word(), "not ready");
+    assert_eq!(instance.status()["readiness"], "not ready");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use scripted::{Act, Script, failing, pool, pool_with, token};
+use scripted::{Act, Script, failing, pool, pool_of, pool_with, spec, token};
 use sidekey::clock::Clock;
 use sidekey::config::Strategy;
 use sidekey::credential::answer::AnswerError;
@@ -176,6 +176,16 @@ async fn a_caller_that_goes_away_does_not_cancel_the_fetch_for_the_others() {
     gone.abort();
     assert_eq!(stays.await.unwrap().unwrap().generation(), 1);
     assert_eq!(script.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_endpoint_that_hangs_does_not_hold_up_another_credential() {
+    let hangs = Script::new(|_| Act::after(HOUR, token(HOUR)));
+    let answers = Script::new(|_| Act::now(token(HOUR)));
+    let specs = vec![spec(&vec![&hangs; 100]), spec(&[&answers])];
+    let (pool, _keeper) = pool_of(specs, Clock::of_runtime());
+    assert_eq!(pool.lease(1).await.unwrap().generation(), 1);
+    assert_eq!(hangs.fetches(), 32, "as many at once as one credential may have");
 }
 
 #[tokio::test(start_paused = true)]

@@ -120,10 +120,23 @@ pub(crate) fn pool_with(
     clock: Clock,
     change: impl FnOnce(&mut CredentialSpec),
 ) -> (Arc<TokenPool>, Kept) {
+    let mut spec = spec(scripts);
+    change(&mut spec);
+    pool_of(vec![spec], clock)
+}
+
+/// A pool of several credentials.
+pub(crate) fn pool_of(specs: Vec<CredentialSpec>, clock: Clock) -> (Arc<TokenPool>, Kept) {
+    let (pool, keeper) = Keeper::with_pool(specs, clock);
+    (pool, Kept(tokio::spawn(keeper.run())))
+}
+
+/// A credential with an account for each script.
+pub(crate) fn spec(scripts: &[&Arc<Script>]) -> CredentialSpec {
     let account = |(number, script): (usize, &&Arc<Script>)| {
         (format!("client {number}").into(), Arc::clone(script) as Arc<dyn TokenSource>)
     };
-    let mut spec = CredentialSpec {
+    CredentialSpec {
         name: "scripted".into(),
         accounts: scripts.iter().enumerate().map(account).collect(),
         strategy: Strategy::Failover,
@@ -132,8 +145,5 @@ pub(crate) fn pool_with(
         lease_queue: 100_000,
         margin: None,
         idle_account: None,
-    };
-    change(&mut spec);
-    let (pool, keeper) = Keeper::with_pool(vec![spec], clock);
-    (pool, Kept(tokio::spawn(keeper.run())))
+    }
 }
