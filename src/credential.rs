@@ -1,16 +1,14 @@
 //! Credentials: the life of one token, in order: a [`source`] fetches it when its [`machine`] says so, the
 //! [`keeper`] sees to that, the [`pool`] leases it to requests, and refusals come back to the machine.
 //!
-//! Knows nothing of HTTP serving. [`schedule`] and [`answer`] are pure, [`header`] is the one place where a header
+//! Knows nothing of HTTP serving. [`schedule`] is pure, [`header`] is the one place where a header
 //! that authenticates is made.
 
-pub mod answer;
 pub mod header;
 pub mod keeper;
 pub mod lease;
 pub mod machine;
 pub mod pool;
-pub mod reader;
 pub mod record;
 pub mod schedule;
 pub mod source;
@@ -18,11 +16,11 @@ pub mod source;
 use std::sync::Arc;
 
 use self::pool::CredentialSpec;
-use self::reader::SecretReader;
 use self::source::{ClientCredentialsSource, ExecSource, StaticForm, StaticSource, TokenSource};
 use crate::clock::Clock;
 use crate::config::{Config, Credential, CredentialKind, Strategy};
 use crate::secret::SecretSource;
+use crate::secret::reader::SecretReader;
 use crate::tls::{TlsError, TlsFactory};
 
 pub use self::keeper::Keeper;
@@ -69,6 +67,7 @@ fn spec(
             reader: reader.clone(),
             clock: clock.clone(),
         }) as Arc<dyn TokenSource>),
+        CredentialKind::AuthorizationCode(_) => todo!(),
         CredentialKind::ClientCredentials(grant) => {
             strategy = grant.strategy;
             let tls = grant.token_url.origin.tls.then(|| tls.connector(&grant.tls)).transpose()?;

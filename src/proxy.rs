@@ -30,8 +30,8 @@ use self::transactions::{Opening, Step, Transactions};
 use self::upstream::{SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
 use crate::config::{ListenId, Route};
-use crate::credential::answer::retry_after;
 use crate::credential::{Lease, TokenPool};
+use crate::oauth::answer::retry_after;
 use crate::tls::Connector;
 
 pub use self::error::ProxyError;

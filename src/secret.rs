@@ -1,5 +1,7 @@
 //! Secrets: a value that cannot be printed, and the places one can come from.
 
+pub mod reader;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 

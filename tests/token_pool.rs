@@ -9,9 +9,9 @@ use std::time::Duration;
 use scripted::{Act, Script, failing, pool, pool_of, pool_with, spec, token};
 use sidekey::clock::Clock;
 use sidekey::config::Strategy;
-use sidekey::credential::answer::AnswerError;
 use sidekey::credential::machine::State;
 use sidekey::credential::{Certainty, LeaseError};
+use sidekey::oauth::answer::AnswerError;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 

@@ -12,7 +12,7 @@ use super::{App, StartError};
 use crate::admin::{Admin, AdminRules, Instance, TokenFile};
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
-use crate::credential::reader::SecretReader;
+use crate::secret::reader::SecretReader;
 use crate::server::BindError;
 use crate::telemetry::chain;
 

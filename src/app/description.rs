@@ -40,6 +40,7 @@ pub fn kind(kind: &CredentialKind) -> &'static str {
         CredentialKind::Basic { .. } => "basic",
         CredentialKind::Bearer { .. } => "bearer",
         CredentialKind::ClientCredentials(_) => "client_credentials",
+        CredentialKind::AuthorizationCode(_) => "authorization_code",
         CredentialKind::Exec { .. } => "exec",
         CredentialKind::Header { .. } => "header",
     }

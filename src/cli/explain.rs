@@ -86,6 +86,7 @@ fn injected(kind: &CredentialKind) -> (HeaderName, &'static str) {
         CredentialKind::Header { name, .. } => (name.clone(), "(redacted)"),
         CredentialKind::Bearer { .. }
         | CredentialKind::ClientCredentials(_)
+        | CredentialKind::AuthorizationCode(_)
         | CredentialKind::Exec { .. } => (http::header::AUTHORIZATION, "Bearer (redacted)"),
     }
 }

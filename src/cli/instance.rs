@@ -14,8 +14,8 @@ use serde_json::Value;
 use super::{ConfigArg, Failure, load, runtime, say};
 use crate::admin::{ADMIN_TOKEN_HEADER, read_token};
 use crate::config::{Admin, Environment, LoadOptions, Upstream};
-use crate::credential::reader::SecretReader;
 use crate::fetch::{Answer, CallError, call};
+use crate::secret::reader::SecretReader;
 use crate::telemetry::chain;
 
 /// How long one question to the instance may take.

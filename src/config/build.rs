@@ -83,6 +83,7 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
         server,
         routes: routes.into_iter().collect::<Option<_>>()?,
         credentials: credentials.into_vec()?,
+        store: super::Store { kind: super::StoreKind::Memory, encryption_keys: Vec::new() },
         secret_variables,
     })
 }

@@ -21,6 +21,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Every credential that a route uses, named and inline; [`CredentialId`] indexes it.
     pub credentials: Vec<Credential>,
+    /// Where grants and shared tokens are kept.
+    pub store: Store,
     /// Environment variables that hold secrets: children never inherit them.
     pub secret_variables: Vec<String>,
 }
@@ -113,6 +115,8 @@ pub struct Route {
     pub upstream: Upstream,
     /// What its requests carry; none: they are forwarded without a credential.
     pub credential: Option<CredentialId>,
+    /// Which account of the credential it carries; none: the credential's only one, or the one that callers name.
+    pub account: Option<Arc<str>>,
     /// TLS towards the upstream; the roots always include the system's.
     pub tls: TlsSettings,
     /// How long connecting may take, TLS handshake included.
@@ -179,6 +183,8 @@ pub struct Credential {
     pub margin: Option<Duration>,
     /// How long an account may be unused before its token is let go; none: for ever.
     pub idle_account: Option<Duration>,
+    /// The header in which callers name the account; removed before forwarding.
+    pub account_header: Option<HeaderName>,
 }
 
 /// How a token stands in the bearer header.
@@ -208,6 +214,8 @@ pub enum CredentialKind {
     },
     /// RFC 6749 §4.4; the preset `aura` is one too.
     ClientCredentials(ClientCredentials),
+    /// RFC 6749 §4.1 with PKCE (RFC 7636): a login in the browser; the preset `neon_oauth` is one too.
+    AuthorizationCode(AuthorizationCode),
     /// A command that prints a token as JSON.
     Exec {
         /// Program and arguments, run without a shell.
@@ -241,6 +249,8 @@ pub struct ClientCredentials {
     pub scope: Option<String>,
     /// Audience to ask for; none: not sent.
     pub audience: Option<String>,
+    /// More form fields for the token endpoint, in the order of the file.
+    pub params: Vec<(String, String)>,
     /// TLS towards the token endpoint.
     pub tls: TlsSettings,
     /// How long one fetch may take.
@@ -254,8 +264,150 @@ pub struct ApiClient {
     pub name: Arc<str>,
     /// The client id.
     pub client_id: String,
-    /// Its secret; none with `auth_method = "none"`.
+    /// Its secret; none with `auth_method = "none"` or `"private_key_jwt"`.
     pub client_secret: Option<SecretSource>,
+    /// What it signs its assertions with; with `auth_method = "private_key_jwt"`.
+    pub signing_key: Option<SigningKey>,
+}
+
+/// A private key that signs client assertions (RFC 7523 §2.2).
+#[derive(Debug, Clone)]
+pub struct SigningKey {
+    /// PEM (PKCS #8, SEC 1 or PKCS #1), several lines.
+    pub key: SecretSource,
+    /// `kid`; none: not sent.
+    pub id: Option<String>,
+    /// `alg`.
+    pub algorithm: SigningAlgorithm,
+}
+
+/// How a client assertion is signed (RFC 7518 §3.1, RFC 8037).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SigningAlgorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+}
+
+/// A login in the browser (RFC 6749 §4.1, RFC 7636, RFC 8252).
+#[derive(Debug, Clone)]
+pub struct AuthorizationCode {
+    /// Where the login happens and tokens are asked for.
+    pub server: AuthorizationServer,
+    /// The client, as registered there; its name is the credential's.
+    pub client: ApiClient,
+    /// How the client shows who it is; as registered, without fallback.
+    pub auth_method: AuthMethod,
+    /// Are id and secret form-encoded before they go into Basic (RFC 6749 §2.3.1)?
+    pub basic_encoding: BasicEncoding,
+    /// Where the browser returns to.
+    pub redirect_uri: RedirectUri,
+    /// Scopes to ask for, space-separated; none: not sent.
+    pub scope: Option<String>,
+    /// More form fields for the token endpoint, in the order of the file.
+    pub params: Vec<(String, String)>,
+    /// More query fields for the page where the browser logs in, in the order of the file.
+    pub auth_params: Vec<(String, String)>,
+    /// TLS towards the authorization server.
+    pub tls: TlsSettings,
+    /// May discovered endpoints be `http://` and not on this machine?
+    pub allow_cleartext: bool,
+    /// How long one fetch may take.
+    pub fetch_timeout: Duration,
+    /// How long a person may take for a login.
+    pub login_timeout: Duration,
+}
+
+impl AuthorizationCode {
+    /// Whom its grants are of, for the store: the issuer, or the token endpoint where none is named.
+    pub fn issuer(&self) -> String {
+        match &self.server {
+            AuthorizationServer::Discovered { issuer }
+            | AuthorizationServer::Known { issuer: Some(issuer), .. } => issuer.clone(),
+            AuthorizationServer::Known { token_url, .. } => token_url.to_string(),
+        }
+    }
+}
+
+/// Where an authorization server is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuthorizationServer {
+    /// Its metadata says (RFC 8414, OpenID Connect Discovery 1.0).
+    Discovered {
+        /// Its issuer identifier, exactly as written; https, or http where that is allowed.
+        issuer: String,
+    },
+    /// The configuration says.
+    Known {
+        /// Its issuer identifier, exactly; none: `iss` of a callback is not looked at (RFC 9207).
+        issuer: Option<String>,
+        /// Where the browser logs in; an absolute URL without a fragment.
+        auth_url: String,
+        /// Where tokens are asked for.
+        token_url: Endpoint,
+        /// Where grants are revoked (RFC 7009); none: they are only forgotten.
+        revoke_url: Option<Endpoint>,
+    },
+}
+
+/// Where the browser returns to: `http://` on loopback (RFC 8252 §7.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedirectUri {
+    /// Exactly as registered and written.
+    pub text: String,
+    /// Its host as written, for the Host of the browser's requests: `localhost`, `127.0.0.1` or `[::1]`, lower case.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Its path, beginning with `/`.
+    pub path: String,
+}
+
+/// Where grants and shared tokens are kept.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// What kind of store.
+    pub kind: StoreKind,
+    /// What seals: the first seals, all open. Empty: nothing is sealed.
+    pub encryption_keys: Vec<SecretSource>,
+}
+
+/// What kind of store.
+#[derive(Debug, Clone)]
+pub enum StoreKind {
+    /// This process's memory: gone when it ends.
+    Memory,
+    /// A directory of its own.
+    File {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Redis or Valkey.
+    Redis(RedisStore),
+}
+
+/// A Redis or Valkey server.
+#[derive(Debug, Clone)]
+pub struct RedisStore {
+    /// Where; `base_path` is unused. TLS for `rediss://`.
+    pub server: Upstream,
+    /// The number of the database.
+    pub database: i64,
+    /// Who asks; none: the default user.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<SecretSource>,
+    /// Before every key.
+    pub prefix: String,
+    /// TLS towards it.
+    pub tls: TlsSettings,
+    /// How long one command may take.
+    pub timeout: Duration,
 }
 
 /// How several API clients behind one credential are used.
@@ -276,6 +428,8 @@ pub enum AuthMethod {
     Post,
     /// `client_id` in the body, no secret.
     None,
+    /// A signed assertion in the body (RFC 7523 §2.2).
+    PrivateKeyJwt,
 }
 
 /// How id and secret go into HTTP Basic at the token endpoint.
@@ -294,4 +448,13 @@ pub struct Endpoint {
     pub origin: Upstream,
     /// Path and query, beginning with `/`.
     pub path_and_query: String,
+}
+
+impl std::fmt::Display for Endpoint {
+    /// As a URL.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.origin.tls { "https" } else { "http" };
+        let host = self.origin.host_header.to_str().unwrap_or_default();
+        write!(f, "{scheme}://{host}{}", self.path_and_query)
+    }
 }

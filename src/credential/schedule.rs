@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-/// A token whose answer names no lifetime is taken to live this long (RFC 6749 §5.1 leaves it to documentation).
-pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
-/// Longer lifetimes are cut to this: ten years.
-pub const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+pub use crate::oauth::answer::MAX_LIFETIME;
+
 /// How long a wish of the server's (`Retry-After`) is honoured at most.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 

@@ -13,13 +13,13 @@ use form_urlencoded::{Serializer, byte_serialize};
 use http::{HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
-use super::answer::{self, AnswerError, Given};
 use super::header::{AuthHeader, IllegalCharacter};
 use super::machine::Span;
-use super::reader::SecretReader;
 use crate::clock::Clock;
 use crate::config::{ApiClient, AuthMethod, BasicEncoding, ClientCredentials, Encoding};
 use crate::fetch::{CallError, post_form};
+use crate::oauth::answer::{self, AnswerError, Given};
+use crate::secret::reader::SecretReader;
 use crate::secret::{CommandLine, Secret, SecretError, SecretSource};
 use crate::tls::Connector;
 
@@ -215,7 +215,7 @@ impl ClientCredentialsSource {
                 form.append_pair("client_id", id).append_pair("client_secret", secret.expose());
                 None
             }
-            (AuthMethod::None, _) | (_, None) => {
+            (AuthMethod::None | AuthMethod::PrivateKeyJwt, _) | (_, None) => {
                 form.append_pair("client_id", id);
                 None
             }
@@ -286,6 +286,7 @@ mod tests {
             name: "c".into(),
             client_id: "id with space".into(),
             client_secret: Some(SecretSource::Value(Secret::new("s:e%c+r£t"))),
+            signing_key: None,
         };
         let origin = Upstream {
             tls: false,
@@ -302,6 +303,7 @@ mod tests {
             basic_encoding,
             scope: Some("a b".into()),
             audience: Some("https://api".into()),
+            params: Vec::new(),
             tls: TlsSettings::default(),
             fetch_timeout: Duration::from_secs(1),
         };

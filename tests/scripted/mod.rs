@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use sidekey::clock::Clock;
 use sidekey::config::{Encoding, Strategy};
-use sidekey::credential::answer::AnswerError;
 use sidekey::credential::header::AuthHeader;
 use sidekey::credential::machine::Span;
 use sidekey::credential::pool::CredentialSpec;
 use sidekey::credential::source::{FetchError, Fetched, TokenSource};
 use sidekey::credential::{Keeper, TokenPool};
+use sidekey::oauth::answer::AnswerError;
 use sidekey::secret::Secret;
 use tokio::time::Instant;
 

@@ -183,6 +183,7 @@ fn credential(
         lease_queue: table.integer("lease_queue").and_then(|n| usize::try_from(n).ok()).unwrap_or(1024),
         margin: table.duration("margin"),
         idle_account: table.duration("idle_account"),
+        account_header: None,
     })
 }
 

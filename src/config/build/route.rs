@@ -27,6 +27,7 @@ pub(super) fn route(
         matches,
         upstream: upstream?,
         credential: credential?,
+        account: None,
         tls,
         connect_timeout: table.duration("connect_timeout").unwrap_or(Duration::from_secs(5)),
         response_timeout: response_timeout(table, provider),

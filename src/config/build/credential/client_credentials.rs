@@ -44,6 +44,7 @@ pub(super) fn read(
         },
         scope,
         audience: table.text("audience").map(str::to_owned),
+        params: Vec::new(),
         tls,
         fetch_timeout: table.duration("fetch_timeout").unwrap_or(Duration::from_secs(10)),
     }))
@@ -102,7 +103,7 @@ fn one(name: &str, table: &Table, auth_method: AuthMethod, context: &mut Context
     let client_id = client_id(table, context);
     let secret = secrets::source(table, "client_secret", context);
     match (auth_method, table.has("client_secret")) {
-        (AuthMethod::None, true) => {
+        (AuthMethod::None | AuthMethod::PrivateKeyJwt, true) => {
             let help = "remove it, or write another auth_method";
             context.out.error(
                 table.place_of("client_secret"),
@@ -118,7 +119,7 @@ fn one(name: &str, table: &Table, auth_method: AuthMethod, context: &mut Context
         (AuthMethod::Basic | AuthMethod::Post, true) if secret.is_none() => return None,
         _ => {}
     }
-    Some(ApiClient { name: name.into(), client_id: client_id?, client_secret: secret })
+    Some(ApiClient { name: name.into(), client_id: client_id?, client_secret: secret, signing_key: None })
 }
 
 fn client_id(table: &Table, context: &mut Context<'_>) -> Option<String> {

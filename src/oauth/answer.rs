@@ -9,9 +9,13 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::schedule::{DEFAULT_LIFETIME, MAX_LIFETIME};
 use crate::fetch::Answer;
 use crate::secret::Secret;
+
+/// A token whose answer names no lifetime is taken to live this long (RFC 6749 §5.1 leaves it to documentation).
+pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+/// Longer lifetimes are cut to this: ten years.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// A token as it was given, before it has a generation.
 #[derive(Debug, Clone, PartialEq, Eq)]

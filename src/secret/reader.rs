@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use zeroize::Zeroize as _;
 
-use crate::secret::{self, CommandLine, MAX_SECRET_BYTES, Secret, SecretError, SecretSource};
+use super::{self as secret, CommandLine, MAX_SECRET_BYTES, Secret, SecretError, SecretSource};
 
 /// How long a command that prints a static secret may run.
 const EXEC_SECRET_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ impl SecretReader {
     }
 
     /// Runs a command without a shell and gives its standard output, or what went wrong.
-    pub(super) async fn run(&self, command: &CommandLine, limit: Duration) -> Result<Vec<u8>, String> {
+    pub async fn run(&self, command: &CommandLine, limit: Duration) -> Result<Vec<u8>, String> {
         let mut child = tokio::process::Command::new(command.program());
         child.args(command.arguments());
         for name in self.hidden.iter() {
