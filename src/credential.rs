@@ -12,15 +12,18 @@ pub mod pool;
 pub mod record;
 pub mod schedule;
 pub mod source;
+pub mod vault;
 
 use std::sync::Arc;
 
 use self::pool::CredentialSpec;
 use self::source::{ClientCredentialsSource, ExecSource, StaticForm, StaticSource, TokenSource};
 use crate::clock::Clock;
-use crate::config::{Config, Credential, CredentialKind, Strategy};
+use crate::config::{AuthorizationCode, Config, Credential, CredentialKind, Strategy};
+use crate::oauth::OAuthClient;
 use crate::secret::SecretSource;
 use crate::secret::reader::SecretReader;
+use crate::store::{Key, Kind};
 use crate::tls::{TlsError, TlsFactory};
 
 pub use self::keeper::Keeper;
@@ -95,4 +98,50 @@ fn spec(
         margin: credential.margin,
         idle_account: credential.idle_account,
     })
+}
+
+/// A credential that people log in to.
+#[derive(Debug)]
+pub struct LoginCredential {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Its settings.
+    pub config: Arc<AuthorizationCode>,
+    /// Talks to its authorization server.
+    pub client: Arc<OAuthClient>,
+}
+
+impl LoginCredential {
+    /// Where an account's grant is kept.
+    pub fn key(&self, account: &str) -> Key {
+        Key {
+            kind: Kind::Grant,
+            credential: Arc::clone(&self.name),
+            account: account.into(),
+            issuer: self.config.issuer().into(),
+        }
+    }
+}
+
+/// The account of those who name none.
+pub const DEFAULT_ACCOUNT: &str = "default";
+
+/// The credentials of a configuration that people log in to, in its order.
+///
+/// # Errors
+/// [`TlsError`] when a `tls` table of a credential names files that cannot be used.
+pub fn logins_of(config: &Config, tls: &TlsFactory, clock: &Clock) -> Result<Vec<LoginCredential>, TlsError> {
+    let reader = SecretReader::new(config.secret_variables.clone());
+    let logins = config.credentials.iter().filter_map(|credential| match &credential.kind {
+        CredentialKind::AuthorizationCode(login) => Some((credential, login)),
+        _ => None,
+    });
+    logins
+        .map(|(credential, login)| {
+            let config = Arc::new(login.clone());
+            let tls = tls.connector(&login.tls)?;
+            let client = OAuthClient::for_login(Arc::clone(&config), tls, reader.clone(), clock.clone());
+            Ok(LoginCredential { name: Arc::clone(&credential.name), config, client: Arc::new(client) })
+        })
+        .collect()
 }
