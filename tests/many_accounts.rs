@@ -112,7 +112,10 @@ fn an_account_takes_less_than_a_kibibyte_beyond_its_token() {
     let config = load(&source, &Environment::default(), options).unwrap().config;
     let mut kept = None;
     let cold = allocation_counter::measure(|| {
-        kept = Some(pool_of(&config, &TlsFactory::default(), &Clock::system()).unwrap());
+        kept = Some({
+            let clock = Clock::system();
+            pool_of(&config, &TlsFactory::default(), &clock, &Vault::in_memory(&clock)).unwrap()
+        });
     });
     drop(kept);
     // With tokens, and everything that keeps them fresh.

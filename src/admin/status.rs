@@ -148,6 +148,7 @@ mod tests {
             required,
             state,
             has_token,
+            login_required: state == State::LoginRequired,
             generation: 0,
             age_seconds: None,
             expires_in_seconds: None,
