@@ -12,7 +12,7 @@ use sidekey::clock::Clock;
 use sidekey::config::{Environment, LoadOptions, Source, Strategy, load};
 use sidekey::credential::header::IllegalCharacter;
 use sidekey::credential::machine::State;
-use sidekey::credential::pool_of;
+use sidekey::credential::{Vault, pool_of};
 use sidekey::tls::TlsFactory;
 use tokio::time::{Instant, sleep};
 

@@ -3,7 +3,10 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 #[cfg(feature = "demo")]
+pub(crate) mod logins;
+#[cfg(feature = "demo")]
 pub(crate) mod running;
+pub(crate) mod faulty;
 pub(crate) mod scripted;
 #[cfg(feature = "demo")]
 pub(crate) mod tls;

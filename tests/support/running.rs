@@ -78,6 +78,12 @@ pub(crate) async fn sidekey_on_store(text: &str) -> Running {
     started(&config, &clock, vault).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
+/// Starts what the text says, on a vault of the test's.
+pub(crate) fn sidekey_on(text: &str, vault: &std::sync::Arc<Vault>) -> Running {
+    let started = started(&config(text), &Clock::system(), std::sync::Arc::clone(vault));
+    started.unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
 fn started(config: &Config, clock: &Clock, vault: std::sync::Arc<Vault>) -> Result<Running, StartError> {
     let app = App::start(config, clock, vault)?;
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));

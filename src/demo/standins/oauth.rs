@@ -54,6 +54,8 @@ pub enum Fault {
     TokenTypeMac,
     /// Every second request fails with 500, beginning with the second.
     FailHalf,
+    /// 400: the same refresh token is being presented by somebody else.
+    Concurrent,
     /// 429.
     RateLimited {
         /// What Retry-After says, in seconds.
@@ -212,6 +214,10 @@ pub(super) async fn instead(fault: &Fault, turn: u64) -> io::Result<Option<Answe
             answer
         }
         Fault::ErrorIn200 => oauth_error(StatusCode::OK, "invalid_client", "An error under 200."),
+        Fault::Concurrent => {
+            let text = "multiple concurrent requests using the same token";
+            oauth_error(StatusCode::BAD_REQUEST, "invalid_request", text)
+        }
         Fault::FailHalf if turn % 2 == 1 => {
             oauth_error(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "Every second request fails.")
         }
