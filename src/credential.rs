@@ -27,7 +27,10 @@ use self::roster::{Directory, Grants};
 use self::sharing::SharedSource;
 use self::source::{ClientCredentialsSource, ExecSource, StaticForm, StaticSource, TokenSource};
 use crate::clock::Clock;
-use crate::config::{ApiClient, AuthorizationCode, ClientCredentials, Config, Encoding, StoreKind, Credential, CredentialId, CredentialKind, Strategy};
+use crate::config::{
+    ApiClient, AuthorizationCode, ClientCredentials, Config, Credential, CredentialId, CredentialKind,
+    Encoding, StoreKind, Strategy,
+};
 use crate::oauth::OAuthClient;
 use crate::secret::SecretSource;
 use crate::secret::reader::SecretReader;
@@ -50,7 +53,8 @@ pub fn pool_of(
     clock: &Clock,
     vault: &Arc<Vault>,
 ) -> Result<(Arc<TokenPool>, Keeper), TlsError> {
-    let parts = Parts { config, tls, clock, vault, reader: SecretReader::new(config.secret_variables.clone()) };
+    let parts =
+        Parts { config, tls, clock, vault, reader: SecretReader::new(config.secret_variables.clone()) };
     let specs: Vec<_> =
         (0..config.credentials.len()).map(|id| parts.spec(id)).collect::<Result<_, TlsError>>()?;
     let logins = specs.iter().enumerate().filter_map(|(id, (_, grants))| Some((id, grants.clone()?)));

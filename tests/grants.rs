@@ -285,7 +285,8 @@ async fn an_outcome_that_cannot_be_saved_is_kept_and_saved_later() {
     // The intent is written; the disk is full after that.
     bench.store.fail_writes_after(1);
     eventually("a refresh", async || bench.lab.server.refreshes() >= 1).await;
-    eventually("it is told", async || bench.vault.record().unsaved == 1 && !bench.vault.record().writable).await;
+    eventually("it is told", async || bench.vault.record().unsaved == 1 && !bench.vault.record().writable)
+        .await;
     bench.refreshed(&running, None, 2).await;
     bench.store.works();
     eventually("it is saved", async || bench.vault.record().unsaved == 0).await;

@@ -11,8 +11,8 @@ use super::run::banner;
 use super::{Failure, runtime, say};
 use crate::app::App;
 use crate::clock::Clock;
-use crate::credential::Vault;
 use crate::config::{self, Config, Environment, LoadOptions, Source};
+use crate::credential::Vault;
 use crate::demo::{Lab, Stop};
 
 /// Where the demo listens if nobody else does.

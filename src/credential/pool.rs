@@ -158,12 +158,7 @@ impl TokenPool {
                 turn: AtomicU64::new(0),
             });
         }
-        let pool = Arc::new(Self {
-            credentials: credentials.into_boxed_slice(),
-            accounts,
-            clock,
-            kick,
-        });
+        let pool = Arc::new(Self { credentials: credentials.into_boxed_slice(), accounts, clock, kick });
         (pool, kicked)
     }
 
@@ -413,7 +408,8 @@ impl TokenPool {
         if group.logins.is_some() && (out.is_some() || accounts().next().is_none()) {
             return LeaseError::LoginRequired {
                 credential: Arc::clone(&group.name),
-                account: out.map_or_else(|| super::DEFAULT_ACCOUNT.into(), |account| Arc::clone(&account.name)),
+                account: out
+                    .map_or_else(|| super::DEFAULT_ACCOUNT.into(), |account| Arc::clone(&account.name)),
                 cause: cause.unwrap_or_else(|| super::grant::Why::Never.to_string().into()),
             };
         }

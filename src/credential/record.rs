@@ -56,7 +56,10 @@ impl TokenPool {
             tokio::pin!(changed);
             changed.as_mut().enable();
             let of_group = || {
-                self.accounts.iter().map(|(_, account)| account).filter(|account| account.credential == credential)
+                self.accounts
+                    .iter()
+                    .map(|(_, account)| account)
+                    .filter(|account| account.credential == credential)
             };
             if of_group().all(|account| account.machine().attempts() > 0) {
                 return of_group().map(|account| self.record(account)).collect();

@@ -63,8 +63,10 @@ impl GrantSource {
         let deadline = self.clock.now() + self.client.limit() * 2;
         loop {
             let view = self.vault.view(&self.key).await?;
-            if let Some(fetched) = self.at_hand(&view, wish)? {
-                return Ok(fetched);
+            match self.step(&view, wish) {
+                // Whoever is about to present it has the lock: it is waited for there.
+                Step::Refresh(_) | Step::Wait(_) => {}
+                other => return self.without_presenting(other),
             }
             // Nobody else can take from a grant that is in memory alone, and its store may not even be able to lock.
             let lock = if view.unsaved {
@@ -97,14 +99,19 @@ impl GrantSource {
         }
     }
 
-    /// What can be said without presenting anything; none: the refresh token is to be presented.
-    fn at_hand(&self, view: &View, wish: &Wish) -> Result<Option<Fetched>, FetchError> {
-        match self.step(view, wish) {
-            Step::Take(access) => self.fetched(&access).map(Some),
+    /// What can be said without presenting anything.
+    fn without_presenting(&self, step: Step) -> Result<Fetched, FetchError> {
+        match step {
+            Step::Take(access) => self.fetched(&access),
             Step::Wait(left) => Err(FetchError::Uncertain { retry_in: left, source: None }),
-            Step::LogIn(why) => Err(FetchError::LoginRequired { why, account: Arc::clone(&self.key.account) }),
-            Step::Refresh(_) => Ok(None),
+            Step::LogIn(why) => Err(self.login_required(why)),
+            Step::Refresh(_) => Err(FetchError::Cut),
         }
+    }
+
+    fn login_required(&self, why: Why) -> FetchError {
+        let Key { credential, account, .. } = &self.key;
+        FetchError::LoginRequired { why, credential: Arc::clone(credential), account: Arc::clone(account) }
     }
 
     fn step(&self, view: &View, wish: &Wish) -> Step {
@@ -119,7 +126,8 @@ impl GrantSource {
         let view = self.vault.view(&self.key).await?;
         let (before, token) = match (self.step(&view, wish), &view.grant) {
             (Step::Refresh(token), Some(grant)) => (grant.clone(), token),
-            _ => return self.at_hand(&view, wish)?.map(Presented::Token).ok_or(FetchError::Cut),
+            // With the lock in hand, an intent that is not over is that of somebody who is gone.
+            (other, _) => return self.without_presenting(other).map(Presented::Token),
         };
         let intent = before.intending(self.clock.wall());
         let mut revision = view.revision;
@@ -210,7 +218,7 @@ impl GrantSource {
                     return self.fetched(access).map(Presented::Token);
                 }
                 warn!(%credential, %account, access_token_left = self.left(before), "{}", crate::telemetry::chain(&error));
-                Err(FetchError::LoginRequired { why, account: Arc::clone(account) })
+                Err(self.login_required(why))
             }
         }
     }

@@ -82,8 +82,10 @@ pub enum FetchError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Nothing but a login helps.
-    #[error("a login is needed: {why}; run `sidekey login CREDENTIAL --account {account}`")]
+    #[error("a login is needed: {why}; run: sidekey login {credential} --account {account}")]
     LoginRequired {
+        /// The credential.
+        credential: Arc<str>,
         /// Why.
         why: Why,
         /// The account.

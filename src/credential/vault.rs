@@ -124,7 +124,7 @@ pub struct LoggedOut {
 }
 
 /// The vault's state as data, for status and metrics.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct VaultRecord {
     /// Did the last call to the store succeed?
     pub writable: bool,
@@ -366,7 +366,11 @@ impl Vault {
     ///
     /// # Errors
     /// [`StoreError::Busy`] when somebody has it for too long.
-    pub(super) async fn wait_for_lock(&self, key: &Key, limit: Duration) -> Result<Box<dyn Lock>, StoreError> {
+    pub(super) async fn wait_for_lock(
+        &self,
+        key: &Key,
+        limit: Duration,
+    ) -> Result<Box<dyn Lock>, StoreError> {
         let span = lock_span(limit);
         let deadline = self.clock.now() + span + Duration::from_secs(1);
         loop {

@@ -120,9 +120,7 @@ impl ProxyError {
                 "http_request_error",
                 "The account that the request names is not in the configuration.",
             ),
-            Self::NotAllowed(text) => {
-                of(StatusCode::FORBIDDEN, "not_allowed", "http_request_denied", text)
-            }
+            Self::NotAllowed(text) => of(StatusCode::FORBIDDEN, "not_allowed", "http_request_denied", text),
             Self::Lease(LeaseError::QueueFull { .. }) => of(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",

@@ -1,8 +1,8 @@
 //! What may pass and where it goes: everything that is decided about a request before a token is needed.
 
 use http::request::Parts;
-use http::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue};
 
 use super::error::ProxyError;
 use super::headers;
@@ -69,7 +69,9 @@ impl Rules {
 
     /// The account that a caller names, where it may and must.
     fn account(&self, index: usize, head: &Parts) -> Result<Option<HeaderValue>, ProxyError> {
-        let (Some(name), route) = (&self.account_headers[index], &self.routes[index]) else { return Ok(None) };
+        let (Some(name), route) = (&self.account_headers[index], &self.routes[index]) else {
+            return Ok(None);
+        };
         let mut values = head.headers.get_all(name).iter();
         let Some(value) = values.next() else {
             let text = "The request names no account; name one in the header that is for it.";

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use sidekey::store::{Backend, Key, Kind, Lock, Pending, Stored, StoreError};
+use sidekey::store::{Backend, Key, Kind, Lock, Pending, StoreError, Stored};
 
 /// What a store holds.
 #[derive(Debug, Clone, Default)]
@@ -61,7 +61,8 @@ impl Faulty {
     }
 
     fn may_write(&self) -> bool {
-        let one_less = |left: i64| if left < 0 { Some(left) } else { left.checked_sub(1).filter(|left| *left >= 0) };
+        let one_less =
+            |left: i64| if left < 0 { Some(left) } else { left.checked_sub(1).filter(|left| *left >= 0) };
         self.writes_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok()
     }
 }
@@ -71,7 +72,8 @@ impl Backend for Faulty {
         Box::pin(async move {
             let entries = self.entries();
             let stored = entries.0.get(key);
-            Ok(stored.map(|(revision, content)| Stored { revision: *revision, content: content.clone().into() }))
+            Ok(stored
+                .map(|(revision, content)| Stored { revision: *revision, content: content.clone().into() }))
         })
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use sidekey::app::{App, StartError, vault_of};
 use sidekey::clock::Clock;
 use sidekey::config::{Config, Environment, LoadOptions, Source, load};
-use sidekey::credential::{TokenPool, Vault};
 use sidekey::credential::record::AccountRecord;
+use sidekey::credential::{TokenPool, Vault};
 use sidekey::demo::standins::Aura;
 
 use super::PATIENCE;
