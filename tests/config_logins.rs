@@ -212,15 +212,15 @@ fn a_route_and_its_callers_may_name_the_account() {
 #[test]
 fn logins_are_kept_in_files_unless_something_else_is_written() {
     let login = format!("{LOGIN}issuer = \"https://l.example\"\n");
-    let both = [("S", "s"), ("HOME", "/home/u"), ("XDG_STATE_HOME", "/state")];
-    let home = [("S", "s"), ("HOME", "/home/u"), ("XDG_STATE_HOME", "")];
-    let cases: [(String, &[(&str, &str)], Option<&str>); 6] = [
-        (PLAIN.to_owned(), &both, None),
-        (login.clone(), &both, Some("/state/sidekey")),
-        (login.clone(), &home, Some("/home/u/.local/state/sidekey")),
-        (format!("{login}[store]\ntype = \"memory\"\n"), &both, None),
-        (format!("{login}[store]\npath = \"/var/lib/sidekey\"\n"), &both, Some("/var/lib/sidekey")),
-        (format!("{PLAIN}[store]\ntype = \"file\"\n"), &home, Some("/home/u/.local/state/sidekey")),
+    let both: &[(&str, &str)] = &[("S", "s"), ("HOME", "/home/u"), ("XDG_STATE_HOME", "/state")];
+    let home: &[(&str, &str)] = &[("S", "s"), ("HOME", "/home/u"), ("XDG_STATE_HOME", "")];
+    let cases = [
+        (PLAIN.to_owned(), both, None),
+        (login.clone(), both, Some("/state/sidekey")),
+        (login.clone(), home, Some("/home/u/.local/state/sidekey")),
+        (format!("{login}[store]\ntype = \"memory\"\n"), both, None),
+        (format!("{login}[store]\npath = \"/var/lib/sidekey\"\n"), both, Some("/var/lib/sidekey")),
+        (format!("{PLAIN}[store]\ntype = \"file\"\n"), home, Some("/home/u/.local/state/sidekey")),
     ];
     for (text, variables, want) in cases {
         let store = try_load(&text, variables, true).unwrap_or_else(|report| panic!("{report}")).store;

@@ -111,6 +111,7 @@ impl AuthorizationCode {
 
 /// Where an authorization server is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a handful exist, made once at load")]
 pub enum AuthorizationServer {
     /// Its metadata says (RFC 8414, OpenID Connect Discovery 1.0).
     Discovered {

@@ -17,6 +17,7 @@ pub struct Store {
 
 /// What kind of store.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one exists, made once at load")]
 pub enum StoreKind {
     /// This process's memory: gone when it ends.
     Memory,

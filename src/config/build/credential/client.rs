@@ -114,10 +114,7 @@ fn signing_key(
         let idle = ["private_key", "key_id", "key_algorithm"].into_iter().find(|key| table.has(key));
         let Some(idle) = idle else { return Some(None) };
         let message = format!("`{idle}` has no use with auth_method = \"{}\"", word(auth_method));
-        let help = match table.text("type") {
-            Some("aura") => "remove it",
-            _ => "write auth_method = \"private_key_jwt\", or remove it",
-        };
+        let help = "write auth_method = \"private_key_jwt\" (not with type = \"aura\"), or remove it";
         context.out.error(table.place_of(idle), message, help);
         return None;
     }
