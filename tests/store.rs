@@ -2,8 +2,9 @@
 
 mod conformance;
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use conformance::{World, content, key, sealing, take_when_free};
@@ -193,7 +194,7 @@ async fn an_entry_that_others_may_read_is_refused_and_not_listed() {
     std::fs::set_permissions(&entry, PermissionsExt::from_mode(0o644)).expect("chmod");
     let error = store.read(&key("alice")).await.err().expect("open to others");
     assert!(matches!(&error, StoreError::Unfit { flaw: Flaw::OpenFile { .. }, .. }), "{error}");
-    assert_eq!(store.accounts("neon", "https://a").await.expect("accounts"), ["bob".into()]);
+    assert_eq!(store.accounts("neon", "https://a").await.expect("accounts"), [Arc::<str>::from("bob")]);
     std::fs::set_permissions(&entry, PermissionsExt::from_mode(0o600)).expect("chmod");
     assert!(content(&*store, &key("alice")).await.is_some());
 }
@@ -245,7 +246,7 @@ async fn entries_that_changed_places_are_noticed() {
         std::fs::copy(&bob, file(folder.path(), "alice", ".json")).expect("copy");
         let error = store.read(&key("alice")).await.err().expect("bob's");
         assert!(matches!(error, StoreError::Entry { fault: EntryFault::Swapped, .. }), "{error}");
-        assert_eq!(store.accounts("neon", "https://a").await.expect("accounts"), ["bob".into()]);
+        assert_eq!(store.accounts("neon", "https://a").await.expect("accounts"), [Arc::<str>::from("bob")]);
         // Relabelled, it is still bob's to the seal.
         let text = std::fs::read_to_string(&bob).expect("read").replace("bob", "alice");
         std::fs::write(file(folder.path(), "alice", ".json"), &text).expect("write");
