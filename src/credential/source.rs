@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::grant::Why;
 use super::header::{AuthHeader, IllegalCharacter};
 use super::machine::Span;
+use super::vault::VaultError;
 use crate::clock::Clock;
 use crate::config::{ApiClient, AuthMethod, BasicEncoding, ClientCredentials, Encoding};
 use crate::fetch::{CallError, post_form};
@@ -23,7 +24,6 @@ use crate::oauth::OAuthError;
 use crate::oauth::answer::{self, AnswerError, Given};
 use crate::secret::reader::SecretReader;
 use crate::secret::{CommandLine, Secret, SecretError, SecretSource};
-use crate::store::StoreError;
 use crate::tls::Connector;
 
 /// How often a static secret that a command prints is asked for again.
@@ -78,9 +78,9 @@ pub enum FetchError {
         /// What happened, without the command's own output.
         reason: String,
     },
-    /// The store cannot be used.
+    /// The grant cannot be had from the store, or not be changed there.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Vault(#[from] VaultError),
     /// Nothing but a login helps.
     #[error("a login is needed: {why}; run: sidekey login {credential} --account {account}")]
     LoginRequired {
