@@ -48,6 +48,16 @@ pub enum SecretSource {
     Value(Secret),
 }
 
+impl SecretSource {
+    /// The file that it is in; none where it is elsewhere.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Exec(_) | Self::Env(_) | Self::Value(_) => None,
+        }
+    }
+}
+
 /// A program and its arguments. Only the program is ever shown: an argument may be private.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CommandLine(Vec<String>);
@@ -139,8 +149,33 @@ pub fn clean(bytes: Vec<u8>, what: &str) -> Result<Secret, SecretError> {
     Ok(Secret::new(text))
 }
 
+/// Takes a text of several lines, a PEM say, as it is; refuses what cannot be one.
+pub fn clean_text(bytes: Vec<u8>, what: &str) -> Result<Secret, SecretError> {
+    let bytes = Zeroizing::new(bytes);
+    if bytes.len() > MAX_SECRET_BYTES {
+        return Err(SecretError::TooLarge(what.to_owned()));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText(what.to_owned()))?;
+    if text.trim_ascii().is_empty() {
+        return Err(SecretError::Empty(what.to_owned()));
+    }
+    if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        return Err(SecretError::NotText(what.to_owned()));
+    }
+    Ok(Secret::new(text))
+}
+
 /// Reads a secret file: one line of text, at most [`MAX_SECRET_BYTES`].
 pub fn read_file(path: &Path) -> Result<Secret, SecretError> {
+    clean(read_bytes(path)?, &path.display().to_string())
+}
+
+/// Reads a secret file of several lines, at most [`MAX_SECRET_BYTES`].
+pub fn read_text_file(path: &Path) -> Result<Secret, SecretError> {
+    clean_text(read_bytes(path)?, &path.display().to_string())
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, SecretError> {
     use std::io::Read as _;
     let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
     let meta = std::fs::metadata(path).map_err(unreadable)?;
@@ -155,13 +190,19 @@ pub fn read_file(path: &Path) -> Result<Secret, SecretError> {
     // One allocation of the final size: a growing buffer would leave copies behind.
     let mut bytes = Vec::with_capacity(MAX_SECRET_BYTES + 1);
     file.take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    clean(bytes, &path.display().to_string())
+    Ok(bytes)
 }
 
 /// Reads a secret environment variable.
 pub fn read_env(name: &str) -> Result<Secret, SecretError> {
     let value = std::env::var_os(name).ok_or_else(|| SecretError::Unset(name.to_owned()))?;
     clean(value.into_encoded_bytes(), &format!("the environment variable {name}"))
+}
+
+/// Reads a secret environment variable of several lines.
+pub fn read_text_env(name: &str) -> Result<Secret, SecretError> {
+    let value = std::env::var_os(name).ok_or_else(|| SecretError::Unset(name.to_owned()))?;
+    clean_text(value.into_encoded_bytes(), &format!("the environment variable {name}"))
 }
 
 #[cfg(test)]
@@ -184,6 +225,24 @@ mod tests {
             let got = clean(given.as_bytes().to_vec(), "x").ok();
             assert_eq!(got.as_ref().map(Secret::expose), want, "{given:?}");
         }
+    }
+
+    #[test]
+    fn a_text_may_have_lines_but_no_other_control_character() {
+        let cases: [(&str, bool); 6] = [
+            ("-----BEGIN\n\tx\r\n-----END\n", true),
+            ("one line", true),
+            ("\u{1b}[31m", false),
+            ("a\0b", false),
+            (" \n", false),
+            ("", false),
+        ];
+        for (given, good) in cases {
+            let got = clean_text(given.as_bytes().to_vec(), "x");
+            assert_eq!(got.ok().as_ref().map(Secret::expose), good.then_some(given), "{given:?}");
+        }
+        assert!(matches!(clean_text(vec![0xff], "x"), Err(SecretError::NotText(_))));
+        assert!(matches!(clean_text(vec![b'x'; MAX_SECRET_BYTES + 1], "x"), Err(SecretError::TooLarge(_))));
     }
 
     #[test]

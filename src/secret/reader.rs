@@ -10,7 +10,7 @@ use zeroize::Zeroize as _;
 use super::{self as secret, CommandLine, MAX_SECRET_BYTES, Secret, SecretError, SecretSource};
 
 /// How long a command that prints a static secret may run.
-const EXEC_SECRET_TIMEOUT: Duration = Duration::from_secs(10);
+pub const EXEC_SECRET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads secrets, keeping those of other credentials from the commands that it runs.
 #[derive(Debug, Clone)]
@@ -30,13 +30,23 @@ impl SecretReader {
             SecretSource::Env(name) => secret::read_env(name),
             SecretSource::File(path) => secret::read_file(path),
             SecretSource::Value(secret) => Ok(secret.clone()),
-            SecretSource::Exec(command) => {
-                let output = self.run(command, EXEC_SECRET_TIMEOUT).await.map_err(|reason| {
-                    SecretError::Command { command: command.program().to_owned(), reason }
-                })?;
-                secret::clean(output, &format!("what the command {:?} printed", command.program()))
-            }
+            SecretSource::Exec(command) => secret::clean(self.print(command).await?, &printed(command)),
         }
+    }
+
+    /// Reads a secret of several lines now, a private key as PEM say.
+    pub async fn read_text(&self, source: &SecretSource) -> Result<Secret, SecretError> {
+        match source {
+            SecretSource::Env(name) => secret::read_text_env(name),
+            SecretSource::File(path) => secret::read_text_file(path),
+            SecretSource::Value(secret) => Ok(secret.clone()),
+            SecretSource::Exec(command) => secret::clean_text(self.print(command).await?, &printed(command)),
+        }
+    }
+
+    async fn print(&self, command: &CommandLine) -> Result<Vec<u8>, SecretError> {
+        let failed = |reason| SecretError::Command { command: command.program().to_owned(), reason };
+        self.run(command, EXEC_SECRET_TIMEOUT).await.map_err(failed)
     }
 
     /// Runs a command without a shell and gives its standard output, or what went wrong.
@@ -74,6 +84,11 @@ impl SecretReader {
             }
         }
     }
+}
+
+/// What errors call a command's output.
+fn printed(command: &CommandLine) -> String {
+    format!("what the command {:?} printed", command.program())
 }
 
 #[cfg(test)]
