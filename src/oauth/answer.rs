@@ -139,7 +139,9 @@ pub fn read(answer: &Answer, now: SystemTime, sent: &[Secret]) -> Result<Granted
         let status = if status.is_success() { StatusCode::BAD_REQUEST } else { status };
         let description = members.error_description.as_ref();
         let hidden = members.with_received(sent);
-        let shown = plain(error, &hidden);
+        // What decides about the refresh token is no secret, whatever the secrets are.
+        let decides = error.as_str().filter(|code| matches!(*code, "invalid_grant" | "token_inactive"));
+        let shown = decides.map_or_else(|| plain(error, &hidden), str::to_owned);
         // Before anything is cut: Hydra says it at the end of a long text.
         return Err(if is_concurrent(error) || description.is_some_and(is_concurrent) {
             AnswerError::Concurrent { status, error: shown, retry_after }

@@ -2,6 +2,7 @@
 //! start: a sidekey, an upstream that follows a script, TLS.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod authorization_server;
 #[cfg(feature = "demo")]
 pub(crate) mod running;
 pub(crate) mod scripted;

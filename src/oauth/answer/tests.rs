@@ -243,3 +243,14 @@ fn an_error_does_not_repeat_what_came_with_it() {
     let text = read(&answer(200, body), now(), &[]).unwrap_err().to_string();
     assert!(text.contains("not shown") && !text.contains("r3fresh"), "{text}");
 }
+
+#[test]
+fn a_dead_grant_is_known_though_the_secret_is_a_word_of_the_error() {
+    let sent = [Secret::new("grant")];
+    let body = r#"{"error":"invalid_grant","error_description":"bad grant"}"#;
+    let Err(AnswerError::OAuth { error, description, .. }) = read(&answer(400, body), now(), &sent) else {
+        panic!("not an OAuth error")
+    };
+    assert_eq!(error, "invalid_grant");
+    assert!(description.unwrap().contains("not shown"));
+}

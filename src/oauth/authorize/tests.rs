@@ -105,7 +105,8 @@ fn the_login_page_keeps_its_own_query_and_gets_ours() {
 #[test]
 fn a_redirect_back_is_read_strictly() {
     let long = "x".repeat(MAX_QUERY_BYTES + 1);
-    let cases: [(&str, Result<(Option<&str>, Option<&str>), CallbackError>); 14] = [
+    type Case<'a> = (&'a str, Result<(Option<&'a str>, Option<&'a str>), CallbackError>);
+    let cases: [Case<'_>; 14] = [
         ("", Ok((None, None))),
         ("state=a&code=b", Ok((Some("a"), Some("b")))),
         ("code=b%2Bc%2F&state=a%20d", Ok((Some("a d"), Some("b+c/")))),
@@ -133,7 +134,8 @@ fn a_redirect_back_is_read_strictly() {
 #[test]
 fn only_a_code_of_the_right_server_is_given_out() {
     const ISSUER: &str = "https://auth.example/";
-    let cases: [(&str, Option<&str>, bool, Result<&str, &str>); 18] = [
+    type Case<'a> = (&'a str, Option<&'a str>, bool, Result<&'a str, &'a str>);
+    let cases: [Case<'_>; 18] = [
         ("code=c", None, false, Ok("c")),
         ("code=c", Some(ISSUER), false, Ok("c")),
         ("code=c&iss=https%3A%2F%2Fauth.example%2F", Some(ISSUER), true, Ok("c")),
