@@ -154,7 +154,11 @@ impl StoreError {
             Self::Slow { .. } | Self::CutOff => true,
             // The new name is in place already; only its durability is not.
             Self::Io { action, .. } => *action == SYNC_DIRECTORY,
-            Self::Redis { fault, .. } => matches!(fault, RedisFault::Timeout(_) | RedisFault::Lost),
+            // A script that fails half way keeps what it has done.
+            Self::Redis { fault, .. } => matches!(
+                fault,
+                RedisFault::Timeout(_) | RedisFault::Lost | RedisFault::Permission | RedisFault::Other(_)
+            ),
             _ => false,
         }
     }
