@@ -175,7 +175,7 @@ async fn a_directory_that_went_away_is_not_an_empty_store() {
         store.read(&key("alice")).await.err().expect("gone"),
         store.write(&key("alice"), 0, b"y", None).await.expect_err("gone"),
         store.epoch().await.expect_err("gone"),
-        store.lock(&key("alice"), LONG).await.err().expect("gone"),
+        store.lock(&key("alice"), LONG).await.expect_err("gone"),
         store.accounts("neon", "https://a").await.expect_err("gone"),
     ] {
         assert!(matches!(error, StoreError::Io { .. }), "{error}");

@@ -126,7 +126,7 @@ async fn a_read_only_replica_is_named() {
     let refused = on_replica.write(&key("alice"), 1, b"canary", None).await.expect_err("read-only");
     assert_eq!(fault(refused), RedisFault::ReadOnly);
     assert_eq!(
-        fault(on_replica.lock(&key("alice"), LONG).await.err().expect("read-only")),
+        fault(on_replica.lock(&key("alice"), LONG).await.expect_err("read-only")),
         RedisFault::ReadOnly
     );
     assert_eq!(fault(on_replica.announce().await.expect_err("read-only")), RedisFault::ReadOnly);

@@ -82,12 +82,12 @@ pub enum StoreError {
         source: SecretError,
     },
     /// An encryption key cannot be used.
-    #[error("store.encryption_key, number {number}: {source}")]
+    #[error("store.encryption_key, number {number}: {reason}")]
     EncryptionKey {
         /// Which of them, from 1.
         number: usize,
         /// Why not.
-        source: KeyError,
+        reason: KeyError,
     },
     /// The TLS settings towards the server cannot be used.
     #[error("store.tls cannot be used")]
