@@ -369,6 +369,21 @@ async fn a_lock_of_another_machine_is_waited_for_by_our_own_clock() {
 }
 
 #[tokio::test]
+async fn a_lock_that_somebody_else_has_is_not_held_though_its_time_is_not_over() {
+    let folder = folder();
+    let store = files(folder.path(), vec![]).open().await;
+    let lock = store.lock(&key("alice"), LONG).await.expect("lock").expect("free");
+    std::fs::remove_file(file(folder.path(), "alice", ".lock")).expect("remove");
+    assert!(!lock.is_held().await.expect("asked"));
+    let other = store.lock(&key("alice"), LONG).await.expect("lock").expect("nobody's");
+    assert!(!lock.is_held().await.expect("asked"));
+    assert!(!lock.left().is_zero());
+    lock.release().await.expect("released");
+    assert!(other.is_held().await.expect("asked"));
+    assert!(store.lock(&key("alice"), LONG).await.expect("lock").is_none());
+}
+
+#[tokio::test]
 async fn a_damaged_epoch_is_an_error_that_says_what_to_do() {
     let folder = folder();
     let store = files(folder.path(), vec![]).open().await;

@@ -165,6 +165,10 @@ async fn a_server_that_is_gone_is_an_error_until_it_is_back() {
     server.restart(&[]).await;
     assert_eq!(content(&*store, &key("alice")).await, None);
     assert!(!lock.is_held().await.expect("asked"));
+    let other = store.lock(&key("alice"), LONG).await.expect("lock").expect("free");
+    assert!(!lock.is_held().await.expect("asked"));
+    lock.release().await.expect("released");
+    assert!(other.is_held().await.expect("asked"));
     assert!(store.write(&key("alice"), 1, b"y", None).await.expect_err("empty").is_conflict());
     assert_eq!(store.write(&key("alice"), 0, b"y", None).await.expect("write"), 1);
     // A connection that died while nobody used it is nobody's error.
