@@ -158,7 +158,7 @@ pub async fn open(
             .await
             .map_err(|source| StoreError::Secret { what: "store.encryption_key", source })?;
         let key = seal::Seal::parse_key(&text)
-            .map_err(|source| StoreError::EncryptionKey { number: index + 1, source })?;
+            .map_err(|reason| StoreError::EncryptionKey { number: index + 1, reason })?;
         keys.push(key);
     }
     let inner: Box<dyn Backend> = match &config.kind {

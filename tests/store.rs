@@ -175,7 +175,7 @@ async fn a_directory_that_went_away_is_not_an_empty_store() {
         store.read(&key("alice")).await.err().expect("gone"),
         store.write(&key("alice"), 0, b"y", None).await.expect_err("gone"),
         store.epoch().await.expect_err("gone"),
-        store.lock(&key("alice"), LONG).await.err().expect("gone"),
+        store.lock(&key("alice"), LONG).await.expect_err("gone"),
         store.accounts("neon", "https://a").await.expect_err("gone"),
     ] {
         assert!(matches!(error, StoreError::Io { .. }), "{error}");
@@ -366,6 +366,21 @@ async fn a_lock_of_another_machine_is_waited_for_by_our_own_clock() {
     let present = take_when_free(&*store, &key("alice"), LONG).await;
     assert!(!lock.is_held().await.expect("asked"));
     assert!(present.is_held().await.expect("asked"));
+}
+
+#[tokio::test]
+async fn a_lock_that_somebody_else_has_is_not_held_though_its_time_is_not_over() {
+    let folder = folder();
+    let store = files(folder.path(), vec![]).open().await;
+    let lock = store.lock(&key("alice"), LONG).await.expect("lock").expect("free");
+    std::fs::remove_file(file(folder.path(), "alice", ".lock")).expect("remove");
+    assert!(!lock.is_held().await.expect("asked"));
+    let other = store.lock(&key("alice"), LONG).await.expect("lock").expect("nobody's");
+    assert!(!lock.is_held().await.expect("asked"));
+    assert!(!lock.left().is_zero());
+    lock.release().await.expect("released");
+    assert!(other.is_held().await.expect("asked"));
+    assert!(store.lock(&key("alice"), LONG).await.expect("lock").is_none());
 }
 
 #[tokio::test]

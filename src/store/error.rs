@@ -82,12 +82,12 @@ pub enum StoreError {
         source: SecretError,
     },
     /// An encryption key cannot be used.
-    #[error("store.encryption_key, number {number}: {source}")]
+    #[error("store.encryption_key, number {number}: {reason}")]
     EncryptionKey {
         /// Which of them, from 1.
         number: usize,
         /// Why not.
-        source: KeyError,
+        reason: KeyError,
     },
     /// The TLS settings towards the server cannot be used.
     #[error("store.tls cannot be used")]
@@ -154,7 +154,11 @@ impl StoreError {
             Self::Slow { .. } | Self::CutOff => true,
             // The new name is in place already; only its durability is not.
             Self::Io { action, .. } => *action == SYNC_DIRECTORY,
-            Self::Redis { fault, .. } => matches!(fault, RedisFault::Timeout(_) | RedisFault::Lost),
+            // A script that fails half way keeps what it has done.
+            Self::Redis { fault, .. } => matches!(
+                fault,
+                RedisFault::Timeout(_) | RedisFault::Lost | RedisFault::Permission | RedisFault::Other(_)
+            ),
             _ => false,
         }
     }

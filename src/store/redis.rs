@@ -28,16 +28,16 @@ use link::{Ask, Link};
 use lock::RedisLock;
 
 /// Keys: the entry, the accounts. Arguments: the expected revision, the new one, the text, the name of this write, the
-/// milliseconds it lives or nothing, the account to list or nothing. A write that was sent twice because the connection
-/// broke finds its own name and is done.
+/// milliseconds it lives or nothing, `+` and the account to list or nothing. A write that was sent twice because the connection
+/// broke finds its own name and is done. The account is listed first: an entry that is not listed would be overlooked.
 const WRITE: &str = r"
 local found = redis.call('HMGET', KEYS[1], 'revision', 'write')
 if found[2] and found[2] == ARGV[4] and found[1] == ARGV[2] then return 1 end
 if not found[1] and redis.call('EXISTS', KEYS[1]) == 1 then return -1 end
 if (found[1] or '0') ~= ARGV[1] then return 0 end
+if ARGV[6] ~= '' then redis.call('SADD', KEYS[2], string.sub(ARGV[6], 2)) end
 redis.call('HSET', KEYS[1], 'revision', ARGV[2], 'entry', ARGV[3], 'write', ARGV[4])
 if ARGV[5] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[5]) else redis.call('PERSIST', KEYS[1]) end
-if ARGV[6] ~= '' then redis.call('SADD', KEYS[2], string.sub(ARGV[6], 2)) end
 return 1
 ";
 

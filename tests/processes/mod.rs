@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::{LONG, files, folder};
-use crate::conformance::{World, content, increment, key, take_when_free};
+use crate::conformance::{Opened, World, content, increment, key, take_when_free};
 use sidekey::clock::Clock;
 
 /// Where a child finds the folder of its store.
@@ -20,9 +20,10 @@ fn shared(folder: &Path) -> World {
     World { clock: Clock::system(), ..files(folder, vec![]) }
 }
 
-fn own_world() -> World {
-    let folder = std::env::var_os(FOLDER).expect("run by another test");
-    shared(Path::new(&folder))
+/// None: nobody has started this as a process of a test.
+async fn own_store() -> Option<Opened> {
+    let folder = std::env::var_os(FOLDER)?;
+    Some(shared(Path::new(&folder)).open().await)
 }
 
 /// Another process, and what it says.
@@ -88,7 +89,7 @@ async fn told_to_go_on() {
 #[tokio::test]
 #[ignore = "run by other tests, in a process of its own"]
 async fn holds_the_lock() {
-    let store = own_world().open().await;
+    let Some(store) = own_store().await else { return };
     let lock = store.lock(&key("alice"), SPAN).await.expect("lock").expect("free");
     println!("HELD");
     told_to_go_on().await;
@@ -102,7 +103,7 @@ async fn holds_the_lock() {
 #[tokio::test]
 #[ignore = "run by other tests, in a process of its own"]
 async fn holds_the_lock_for_long() {
-    let store = own_world().open().await;
+    let Some(store) = own_store().await else { return };
     let _lock = store.lock(&key("alice"), LONG).await.expect("lock").expect("free");
     println!("HELD");
     told_to_go_on().await;
@@ -111,14 +112,14 @@ async fn holds_the_lock_for_long() {
 #[tokio::test]
 #[ignore = "run by other tests, in a process of its own"]
 async fn increments() {
-    let store = own_world().open().await;
+    let Some(store) = own_store().await else { return };
     increment(&*store, &key("alice"), 20).await;
 }
 
 #[tokio::test]
 #[ignore = "run by other tests, in a process of its own"]
 async fn writes_more_than_there_is_room_for() {
-    let store = own_world().open().await;
+    let Some(store) = own_store().await else { return };
     let error = store.write(&key("alice"), 1, &[7; 8192], None).await.expect_err("no room");
     assert!(error.to_string().contains("cannot write"), "{error}");
     assert_eq!(content(&*store, &key("alice")).await, Some((1, b"old".to_vec())));

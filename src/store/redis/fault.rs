@@ -52,10 +52,11 @@ fn of_answer(code: &str, detail: &str) -> RedisFault {
     if let Some(fault) = of_code(code) {
         return fault;
     }
-    // Servers before 7.0 put the code of what failed in a script into the text.
-    if detail.contains("ACL failure in script") {
+    // What may not be done in a script has no code of its own (Redis 7.0; from 7.2 on, and Valkey).
+    if detail.contains("The user executing the script") || detail.contains("ACL failure in script") {
         return RedisFault::Permission;
     }
+    // Servers before 7.0 put the code of what failed in a script into the text.
     if detail.starts_with("Error running script") {
         let codes = detail.split_ascii_whitespace().map(|word| word.trim_start_matches('-'));
         if let Some(fault) = codes.filter_map(of_code).next() {
@@ -92,6 +93,11 @@ mod tests {
             ("NOAUTH", "Authentication required.", RedisFault::Login),
             ("NOPERM", "this user has no permissions", RedisFault::Permission),
             ("ERR", "ACL failure in script: User a has no permissions to run", RedisFault::Permission),
+            (
+                "ERR",
+                "The user executing the script can't run this command or subcommand script: 0123",
+                RedisFault::Permission,
+            ),
             ("READONLY", "You can't write against a read only replica.", RedisFault::ReadOnly),
             (
                 "ERR",
