@@ -154,17 +154,17 @@ fn spec(
             strategy = grant.strategy;
             let tls = grant.token_url.origin.tls.then(|| tls.connector(&grant.tls)).transpose()?;
             let grant = Arc::new(grant.clone());
-            let source = |client: &crate::config::ApiClient| -> Arc<dyn TokenSource> {
+            let source = |client: &Arc<ApiClient>| -> Arc<dyn TokenSource> {
                 let client = OAuthClient::for_client_credentials(
                     Arc::clone(&grant),
-                    client.clone(),
+                    Arc::clone(client),
                     tls.clone(),
                     reader.clone(),
                     clock.clone(),
                 );
                 Arc::new(ClientCredentialsSource { client, encoding })
             };
-            let shared = |client: &crate::config::ApiClient| match shared_by {
+            let shared = |client: &Arc<ApiClient>| match shared_by {
                 None => source(client),
                 Some(vault) => Arc::new(SharedSource {
                     inner: source(client),

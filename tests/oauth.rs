@@ -82,7 +82,7 @@ async fn each_method_of_client_authentication_shows_itself_and_no_other() {
     for (method, encoding, basic) in cases {
         let mut config = server.login();
         (config.auth_method, config.basic_encoding) = (method, encoding);
-        config.client.signing_key = Some(SigningKey {
+        Arc::make_mut(&mut config.client).signing_key = Some(SigningKey {
             key: SecretSource::Value(Secret::new(key.serialize_pem())),
             id: Some("k1".into()),
             algorithm: SigningAlgorithm::EdDsa,
@@ -212,13 +212,13 @@ async fn what_was_never_sent_is_known_not_to_have_been() {
     assert_eq!((error.sent(), error.is_permanent()), (Sent::Not, false), "{error}");
 
     let mut config = server.login();
-    config.client.client_secret = Some(SecretSource::Env("SIDEKEY_TEST_NOT_SET".into()));
+    Arc::make_mut(&mut config.client).client_secret = Some(SecretSource::Env("SIDEKEY_TEST_NOT_SET".into()));
     let error = client(config).refresh(&Secret::new(REFRESH)).await.unwrap_err();
     assert_eq!((error.sent(), error.is_permanent()), (Sent::Not, true), "{error}");
 
     let mut config = server.login();
     config.auth_method = AuthMethod::PrivateKeyJwt;
-    config.client.signing_key = Some(SigningKey {
+    Arc::make_mut(&mut config.client).signing_key = Some(SigningKey {
         key: SecretSource::Value(Secret::new("canary")),
         id: None,
         algorithm: SigningAlgorithm::Es256,
@@ -301,7 +301,7 @@ async fn a_command_that_prints_the_secret_and_the_look_up_count_in_the_limit() {
     assert_eq!(limit(server.login()), Duration::from_secs(10));
     let mut printed = server.login();
     let command = vec!["helper".to_owned()];
-    printed.client.client_secret = Some(SecretSource::Exec(command.into()));
+    Arc::make_mut(&mut printed.client).client_secret = Some(SecretSource::Exec(command.into()));
     assert_eq!(limit(printed.clone()), Duration::from_secs(20));
     printed.server = AuthorizationServer::Discovered { issuer: server.url() };
     assert_eq!(limit(printed), Duration::from_secs(30));

@@ -2,6 +2,7 @@
 //! one in its place.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,7 +24,7 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 /// A client, and how it shows who it is.
 #[derive(Debug)]
 pub(super) struct ClientAuthentication {
-    pub(super) client: ApiClient,
+    pub(super) client: Arc<ApiClient>,
     pub(super) method: AuthMethod,
     pub(super) encoding: BasicEncoding,
 }
@@ -57,7 +58,7 @@ impl ClientAuthentication {
             AuthMethod::PrivateKeyJwt => {
                 let key = self.client.signing_key.as_ref();
                 let key =
-                    key.ok_or(OAuthError::Setup("auth_method = \"private_key_jwt\" needs a signing_key"))?;
+                    key.ok_or(OAuthError::Setup("auth_method = \"private_key_jwt\" needs private_key"))?;
                 let pem = reader.read_text(&key.key).await?;
                 let audience = audience.to_string();
                 let assertion =
@@ -152,7 +153,7 @@ mod tests {
             client_secret: secret.map(|text| SecretSource::Value(Secret::new(text))),
             signing_key: None,
         };
-        ClientAuthentication { client, method, encoding }
+        ClientAuthentication { client: client.into(), method, encoding }
     }
 
     async fn proof(authentication: &ClientAuthentication) -> Result<Proof, OAuthError> {
@@ -212,7 +213,7 @@ mod tests {
     #[test]
     fn only_what_the_method_needs_is_watched() {
         let mut of_file = authentication(AuthMethod::Basic, BasicEncoding::Form, None);
-        of_file.client.client_secret = Some(SecretSource::File("/secret".into()));
+        Arc::make_mut(&mut of_file.client).client_secret = Some(SecretSource::File("/secret".into()));
         assert_eq!(of_file.watched_files(), [PathBuf::from("/secret")]);
         of_file.method = AuthMethod::None;
         assert!(of_file.watched_files().is_empty());

@@ -49,8 +49,10 @@ pub struct OAuthClient {
 /// Where the server is.
 #[derive(Debug)]
 enum Server {
+    /// At the token URL of the client credentials; ten thousand clients share it.
+    TokenUrl(Arc<ClientCredentials>),
     Known(Arc<Endpoints>),
-    Discovered(Discovery),
+    Discovered(Box<Discovery>),
 }
 
 /// What is asked for.
@@ -86,21 +88,14 @@ impl OAuthClient {
     /// For a credential of type `client_credentials`. `tls`: none for a token endpoint in clear text.
     pub fn for_client_credentials(
         config: Arc<ClientCredentials>,
-        client: ApiClient,
+        client: Arc<ApiClient>,
         tls: Option<Connector>,
         reader: SecretReader,
         clock: Clock,
     ) -> Self {
-        let endpoints = Endpoints {
-            issuer: None,
-            auth_url: String::new(),
-            token: config.token_url.clone(),
-            revocation: None,
-            iss_required: false,
-        };
         let (method, encoding) = (config.auth_method, config.basic_encoding);
         Self {
-            server: Server::Known(Arc::new(endpoints)),
+            server: Server::TokenUrl(Arc::clone(&config)),
             authentication: ClientAuthentication { client, method, encoding },
             grant: Grant::ClientCredentials(config),
             tls,
@@ -126,12 +121,14 @@ impl OAuthClient {
                     iss_required: false,
                 }))
             }
-            AuthorizationServer::Discovered { issuer } => Server::Discovered(Discovery::new(Demands {
-                issuer: issuer.clone(),
-                auth_method: config.auth_method,
-                allow_cleartext: config.allow_cleartext,
-                limit: config.fetch_timeout,
-            })),
+            AuthorizationServer::Discovered { issuer } => {
+                Server::Discovered(Box::new(Discovery::new(Demands {
+                    issuer: issuer.clone(),
+                    auth_method: config.auth_method,
+                    allow_cleartext: config.allow_cleartext,
+                    limit: config.fetch_timeout,
+                })))
+            }
         };
         let (client, method, encoding) = (config.client.clone(), config.auth_method, config.basic_encoding);
         Self {
@@ -150,6 +147,13 @@ impl OAuthClient {
     /// [`OAuthError::Discovery`] when the metadata is not to be had or says what is not acceptable.
     pub async fn endpoints(&self) -> Result<Arc<Endpoints>, OAuthError> {
         match &self.server {
+            Server::TokenUrl(config) => Ok(Arc::new(Endpoints {
+                issuer: None,
+                auth_url: String::new(),
+                token: config.token_url.clone(),
+                revocation: None,
+                iss_required: false,
+            })),
             Server::Known(endpoints) => Ok(Arc::clone(endpoints)),
             Server::Discovered(discovery) => {
                 let tls = self.tls.as_ref().ok_or(NO_TLS)?;
@@ -223,7 +227,7 @@ impl OAuthClient {
     /// How long one call may take at most: with the look-up of the metadata, and the command that prints the secret.
     pub fn limit(&self) -> Duration {
         let look_up = match &self.server {
-            Server::Known(_) => Duration::ZERO,
+            Server::TokenUrl(_) | Server::Known(_) => Duration::ZERO,
             Server::Discovered(_) => self.fetch_timeout(),
         };
         let secret = match self.authentication.secret() {

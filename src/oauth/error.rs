@@ -54,7 +54,7 @@ pub enum OAuthError {
 pub enum KeyError {
     /// No PEM section with a private key.
     #[error(
-        "signing_key is no private key in PEM; it must be text of several lines that begins with -----BEGIN PRIVATE KEY----- (or RSA PRIVATE KEY, EC PRIVATE KEY); {wanted}"
+        "private_key is no private key in PEM; it must be text of several lines that begins with -----BEGIN PRIVATE KEY----- (or RSA PRIVATE KEY, EC PRIVATE KEY); {wanted}"
     )]
     NotPem {
         /// What the algorithm needs.
@@ -62,11 +62,11 @@ pub enum KeyError {
     },
     /// Protected by a password.
     #[error(
-        "signing_key is encrypted; decrypt it (openssl pkcs8 -topk8 -nocrypt -in KEY -out NEW) and protect the file instead"
+        "private_key is encrypted; decrypt it (openssl pkcs8 -topk8 -nocrypt -in KEY -out NEW) and protect the file instead"
     )]
     Encrypted,
     /// A key of another kind or size.
-    #[error("signing_key is not a key for its algorithm; {wanted}")]
+    #[error("private_key is not a key for its algorithm; {wanted}")]
     Unusable {
         /// What the algorithm needs.
         wanted: &'static str,

@@ -140,12 +140,12 @@ pub(crate) fn tokens() -> Reply {
 pub(crate) fn login(server: AuthorizationServer) -> AuthorizationCode {
     AuthorizationCode {
         server,
-        client: ApiClient {
+        client: std::sync::Arc::new(ApiClient {
             name: "c".into(),
             client_id: "my app".into(),
             client_secret: Some(SecretSource::Value(Secret::new(CLIENT_SECRET))),
             signing_key: None,
-        },
+        }),
         auth_method: AuthMethod::Post,
         basic_encoding: BasicEncoding::Form,
         redirect_uri: RedirectUri {

@@ -35,12 +35,12 @@ fn config(scope: Option<&str>, auth_params: &[(&str, &str)]) -> AuthorizationCod
             token_url: endpoints.token,
             revoke_url: None,
         },
-        client: ApiClient {
+        client: std::sync::Arc::new(ApiClient {
             name: "c".into(),
             client_id: "my app".into(),
             client_secret: None,
             signing_key: None,
-        },
+        }),
         auth_method: AuthMethod::None,
         basic_encoding: BasicEncoding::Form,
         redirect_uri: RedirectUri {
