@@ -344,3 +344,17 @@ async fn a_reader_that_is_gone_is_no_failure() {
     drop(child.stdout.take());
     assert_eq!(patiently("the end", child.wait()).await.unwrap().code(), Some(0));
 }
+
+#[tokio::test]
+async fn requests_are_answered_when_nobody_reads_the_log_any_more() {
+    let folder = folder();
+    let text = open_route(([127, 0, 0, 1], 9).into(), "");
+    private_file(folder.path().join("sidekey.toml"), &text);
+    let mut run = Run::start(folder.path(), &["run"], &[]).await;
+    drop(run.child.stderr.take());
+    // Each of these is a line in the log.
+    for _ in 0..3 {
+        assert_eq!(get(run.addr, "/", &[("origin", "https://evil.example")]).await.status, 403);
+        assert_eq!(get(run.addr, "/", &[]).await.status, 502);
+    }
+}
