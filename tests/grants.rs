@@ -467,6 +467,9 @@ async fn an_announcement_that_failed_is_made_later() {
     let running = bench.sidekey();
     let (_vault, replica) = bench.replica();
     until(&replica, 200).await;
+    // What the first look leads to is over when both look again a second later.
+    let looks = bench.store.looks().max(2) + 2;
+    eventually("the next looks", async || bench.store.looks() >= looks).await;
     let login = bench.lab.login(&bench.text);
     bench.store.fail_announcements(true);
     bench.vault.log_out(&login.key("default"), &login.client).await.unwrap();

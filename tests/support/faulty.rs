@@ -29,6 +29,7 @@ pub(crate) struct Faulty {
     locks_are_lost: Arc<AtomicBool>,
     reads_fail: AtomicBool,
     announcements_fail: AtomicBool,
+    looks: AtomicU64,
 }
 
 impl Faulty {
@@ -51,6 +52,11 @@ impl Faulty {
 
     pub(crate) fn fail_announcements(&self, fail: bool) {
         self.announcements_fail.store(fail, Ordering::SeqCst);
+    }
+
+    /// How often somebody has asked for the epoch.
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks.load(Ordering::SeqCst)
     }
 
     /// Does somebody else take every lock at once?
@@ -135,6 +141,7 @@ impl Backend for Faulty {
     }
 
     fn epoch(&self) -> Pending<'_, u64> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
         Box::pin(async { Ok(self.epoch.load(Ordering::SeqCst)) })
     }
 
