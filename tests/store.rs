@@ -348,6 +348,47 @@ async fn what_a_killed_writer_left_is_removed_but_not_what_is_being_written() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_killed_writer_had_written_whole_is_kept() {
+    let folder = folder();
+    let world = files(folder.path(), vec![]);
+    let store = world.open().await;
+    let (alice, entry) = (key("alice"), file(folder.path(), "alice", ".json"));
+    let draft = entry.with_extension("tmp");
+    store.write(&alice, 0, b"first", None).await.expect("write");
+    let first = std::fs::read(&entry).expect("read");
+    store.write(&alice, 1, b"second", None).await.expect("write");
+    let second = std::fs::read(&entry).expect("read");
+    let killed_before_renaming = || {
+        std::fs::write(&entry, &first).expect("write");
+        std::fs::copy(&entry, &draft).expect("copy");
+        std::fs::write(&draft, &second).expect("write");
+    };
+    // Whoever comes next finds it: by starting, by locking, or by trying to write.
+    killed_before_renaming();
+    world.open().await;
+    assert_eq!(content(&*store, &alice).await, Some((2, b"second".to_vec())));
+    killed_before_renaming();
+    let lock = store.lock(&alice, LONG).await.expect("lock").expect("free");
+    assert_eq!(content(&*store, &alice).await, Some((2, b"second".to_vec())));
+    lock.release().await.expect("release");
+    killed_before_renaming();
+    let error = store.write(&alice, 1, b"other", None).await.expect_err("somebody was there");
+    assert!(error.is_conflict(), "{error}");
+    assert_eq!(content(&*store, &alice).await, Some((2, b"second".to_vec())));
+    assert!(!draft.exists());
+    // Not the next one, or another account's: of no use.
+    for (of, text) in [("alice", &first), ("alice", &second), ("bob", &second)] {
+        let draft = file(folder.path(), "alice", ".json").with_extension("tmp");
+        let text = String::from_utf8(text.clone()).expect("text").replace("\"alice\"", &format!("\"{of}\""));
+        std::fs::copy(&entry, &draft).expect("copy");
+        std::fs::write(&draft, text).expect("write");
+        world.open().await;
+        assert!(!draft.exists());
+        assert_eq!(content(&*store, &alice).await, Some((2, b"second".to_vec())), "{of}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lock_of_another_machine_is_waited_for_by_our_own_clock() {
     let folder = folder();
     let world = files(folder.path(), vec![]);

@@ -2,7 +2,8 @@
 //!
 //! `NAME.json` is the entry. `NAME.guard` is held (`flock`) by whoever writes it, for as long as that takes.
 //! `NAME.lock` is held by whoever has the lock ([`lock`]). `NAME.tmp` is what is being written; whoever holds the
-//! guard and finds one knows that its writer is dead. `epoch` counts the announcements. Nothing is ever written over:
+//! guard and finds one knows that its writer is dead, and finishes its work if it is whole: a grant that arrived and was
+//! about to be kept is kept. `epoch` counts the announcements. Nothing is ever written over:
 //! a new file takes the old one's name once it is on the disk.
 
 mod directory;
@@ -45,7 +46,11 @@ impl FileStore {
             .blocking(move || {
                 directory::prepare(&directory)?;
                 for name in leftovers(&directory)? {
-                    remove_leftovers(&Place::new(&directory, &name))?;
+                    let place = Place::new(&directory, &name);
+                    // Whoever holds the guard is writing it now.
+                    if let Some(_guard) = Guard::take(&place.guard())? {
+                        finish_or_remove(&place)?;
+                    }
                 }
                 Ok(())
             })
@@ -118,6 +123,7 @@ impl Backend for FileStore {
             let text = entry::encode(key, revision, content).map_err(|fault| place.fault(fault))?;
             let key = key.clone();
             self.guarded(place, move |place| {
+                finish_or_remove(place)?;
                 // An unreadable entry is not written over: nothing is lost that was on the disk.
                 if read_entry(place, &key)?.map_or(0, |stored| stored.revision) != expected {
                     return Err(StoreError::Conflict);
@@ -132,7 +138,13 @@ impl Backend for FileStore {
     fn lock<'a>(&'a self, key: &'a Key, span: Duration) -> Pending<'a, Option<Box<dyn Lock>>> {
         Box::pin(async move {
             let locks = Arc::clone(&self.locks);
-            let taken = self.guarded(self.place(key), move |place| locks.take(place, span)).await?;
+            let taken = self
+                .guarded(self.place(key), move |place| {
+                    // Whoever gets the lock reads next: it must find what its last holder was writing down.
+                    finish_or_remove(place)?;
+                    locks.take(place, span)
+                })
+                .await?;
             Ok(taken.map(|lock| Box::new(lock) as Box<dyn Lock>))
         })
     }
@@ -249,6 +261,10 @@ fn replace(place: &Place, path: &Path, text: &[u8]) -> Result<(), StoreError> {
         let _ = std::fs::remove_file(&draft);
         return written;
     }
+    sync_directory(place)
+}
+
+fn sync_directory(place: &Place) -> Result<(), StoreError> {
     let opened = std::fs::File::open(&place.directory);
     opened.and_then(|directory| directory.sync_all()).map_err(|source| StoreError::Io {
         action: SYNC_DIRECTORY,
@@ -292,13 +308,34 @@ fn leftovers(directory: &Path) -> Result<Vec<String>, StoreError> {
     names(directory, ".tmp")
 }
 
-/// Removes what is half written, unless somebody is writing it now.
-fn remove_leftovers(place: &Place) -> Result<(), StoreError> {
-    let Some(_guard) = Guard::take(&place.guard())? else { return Ok(()) };
+/// Puts what a killed process was writing in its place if it is whole and the next of its entry, and removes it
+/// otherwise. Only under the guard.
+fn finish_or_remove(place: &Place) -> Result<(), StoreError> {
     let draft = place.draft();
-    match std::fs::remove_file(&draft) {
+    let text = match directory::read(&draft) {
+        Ok(None) => return Ok(()),
+        Ok(Some(text)) => text,
+        Err(_) => return remove(&draft),
+    };
+    let key = entry::whose(&text).ok().filter(|key| name::of_entry(key) == place.name);
+    let whole = key.and_then(|key| entry::decode(&key, &text).ok().map(|stored| (key, stored.revision)));
+    let Some((key, revision)) = whole else { return remove(&draft) };
+    let current = read_entry(place, &key)?.map_or(0, |stored| stored.revision);
+    if revision.checked_sub(1) != Some(current) {
+        return remove(&draft);
+    }
+    std::fs::File::open(&draft)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| std::fs::rename(&draft, place.entry()))
+        .map_err(|source| StoreError::Io { action: "finish", path: draft, source })?;
+    tracing::info!(entry = %place.entry().display(), "finished what a killed process was writing");
+    sync_directory(place)
+}
+
+fn remove(draft: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(draft) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::Io { action: "remove", path: draft, source: error })
+            Err(StoreError::Io { action: "remove", path: draft.to_owned(), source: error })
         }
         _ => Ok(()),
     }
