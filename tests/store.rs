@@ -352,9 +352,10 @@ async fn what_a_killed_writer_had_written_whole_is_kept() {
     let folder = folder();
     let world = files(folder.path(), vec![]);
     let store = world.open().await;
-    let (alice, entry) = (key("alice"), file(folder.path(), "alice", ".json"));
-    let draft = entry.with_extension("tmp");
+    let alice = key("alice");
     store.write(&alice, 0, b"first", None).await.expect("write");
+    let entry = file(folder.path(), "alice", ".json");
+    let draft = entry.with_extension("tmp");
     let first = std::fs::read(&entry).expect("read");
     store.write(&alice, 1, b"second", None).await.expect("write");
     let second = std::fs::read(&entry).expect("read");
@@ -378,7 +379,6 @@ async fn what_a_killed_writer_had_written_whole_is_kept() {
     assert!(!draft.exists());
     // Not the next one, or another account's: of no use.
     for (of, text) in [("alice", &first), ("alice", &second), ("bob", &second)] {
-        let draft = file(folder.path(), "alice", ".json").with_extension("tmp");
         let text = String::from_utf8(text.clone()).expect("text").replace("\"alice\"", &format!("\"{of}\""));
         std::fs::copy(&entry, &draft).expect("copy");
         std::fs::write(&draft, text).expect("write");
