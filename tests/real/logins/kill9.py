@@ -12,7 +12,7 @@ LANES = 3
 # How long the server takes between using a token up and answering, in milliseconds: the window is not empty.
 ANSWER_DELAY = [0, 40]
 # From the answer's leaving the server to the new grant's being on disk, in milliseconds.
-WRITE_DOWN = 100
+WRITE_DOWN = 50
 # Two processes read the same clock, in milliseconds and rounded.
 ROUNDING = 2
 

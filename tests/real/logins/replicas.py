@@ -20,7 +20,7 @@ REDIS_PASSWORD = "redis-password"
 FETCH_TIMEOUT = 1
 LOCK = 2 * FETCH_TIMEOUT
 # From the answer's leaving the server to the new grant's being in the store, in milliseconds.
-WRITE_DOWN = 100
+WRITE_DOWN = 50
 
 
 def suite_replicas_file(directory, tools):
@@ -82,6 +82,8 @@ class Room:
     def __init__(self, server, config, instances):
         self.server, self.config, self.instances = server, config, instances
         self.known_repeats = 0
+        # Tokens whose second time was looked at.
+        self.excused = set()
         # When somebody could not read or write, in milliseconds: [(replica or None for all, from, to)].
         self.gaps = []
 
@@ -120,6 +122,10 @@ class Room:
     def explanation(self, repeat):
         """Why a token had to be presented again: whoever did it first could not read or keep the answer."""
         first = repeat["first"]
+        if first["token"] in self.excused:
+            # The second time told everybody that it is dead.
+            return None
+        self.excused.add(first["token"])
         ended = (first["answered"] or first["at"] + 1000 * FETCH_TIMEOUT) + WRITE_DOWN
         if first["gone"]:
             return "answered to a dead connection"
