@@ -244,8 +244,13 @@ class Command(Process):
         raise RuntimeError(f"{pattern!r} was not printed; {self.output!r}, {self.errors!r}")
 
     def finish(self, seconds=RETRY_FOR):
-        """Its exit status."""
-        status = self.child.wait(seconds)
+        """Its exit status; none if it does not end."""
+        try:
+            status = self.child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+            status = None
         for reader in self.readers:
             reader.join(seconds)
         return status

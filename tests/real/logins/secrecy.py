@@ -45,10 +45,10 @@ def suite_secrets(directory, tools):
 
 def one_client(own, server, config, redirect, client):
     """A login each way, refreshes, what goes wrong, a logout; everything that was written."""
-    outputs, person = [], Person()
+    outputs, people = [], [Person() for _ in range(3)]
     account = f"{client}-alice"
     with lab.Instance(own, config, "--log-level", "trace") as instance:
-        page = instance.log_in(account, person)
+        page = instance.log_in(account, people[0])
         check(f"secrets, {client}: a login", "It worked" in page.text, page)
         check(f"secrets, {client}: a request", lab.until(lambda: instance.ask(account)[0] == 200), instance.ask(account))
         lab.until(lambda: instance.ask(account)[0] and server.account(account)["generations"] >= 2, pause=0.1)
@@ -60,7 +60,7 @@ def one_client(own, server, config, redirect, client):
         tickets = [link.partition("ticket=")[2] for link in login.output.split() if "ticket=" in link]
 
         # Everything that ends in an error text: a forged and a repeated callback, a refresh that is refused.
-        person = Person()
+        person = people[1]
         page = person.open(f"{instance.admin}/connect/neon?account={client}-carol")
         page = person.submit(page, token=lab.ADMIN_TOKEN)
         back = person.log_in(page, f"{client}-carol", until=redirect).url
@@ -75,14 +75,14 @@ def one_client(own, server, config, redirect, client):
             words = [SIDEKEY, "logout", "neon", "--account", name, "-c", instance.file, "--log-level", "trace"]
             ran = subprocess.run(words, env=lab.ENVIRONMENT, capture_output=True, text=True, check=False)
             outputs += [ran.stdout, ran.stderr]
-        page = instance.log_in(account, person)
+        page = instance.log_in(account, people[2])
         check(f"secrets, {client}: a login to leave something in the store", "It worked" in page.text, page)
         lab.until(lambda: instance.ask(account)[0] == 200)
     return {
         "log": instance.said().encode(),
         "output": "\n".join(outputs).encode(),
         "store": b"\n".join(file.read_bytes() for file in (own / "store").rglob("*") if file.is_file()),
-        "cookies": person.cookies,
+        "cookies": set().union(*(person.cookies for person in people)),
         "tickets": tickets,
     }
 
