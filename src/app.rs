@@ -12,11 +12,13 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::config::{Config, Server as ServerConfig};
-use crate::credential::{TokenPool, pool_of};
+use crate::credential::{Claim, TokenPool, Vault, pool_of};
 use crate::proxy::exchange::CallerLimits;
 use crate::proxy::{Rules, Shared};
 use crate::secret::SecretError;
+use crate::secret::reader::SecretReader;
 use crate::server::{self, BindError, Server, ServerSettings};
+use crate::store::{self, StoreError};
 use crate::tls::{Connector, TlsError, TlsFactory};
 
 pub use self::control::Control;
@@ -30,6 +32,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The configured admin token cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -43,8 +48,10 @@ pub enum StartError {
 pub struct App {
     addresses: Vec<Address>,
     pool: Arc<TokenPool>,
+    vault: Arc<Vault>,
     server: Server,
     keeper: JoinHandle<()>,
+    tending: JoinHandle<()>,
     drain_delay: Duration,
 }
 
@@ -65,11 +72,12 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
-    pub fn start(config: &Config, clock: &Clock) -> Result<Self, StartError> {
+    pub fn start(config: &Config, clock: &Clock, vault: Arc<Vault>) -> Result<Self, StartError> {
         let tls = TlsFactory::default();
-        let (pool, keeper) = pool_of(config, &tls, clock)?;
+        let (pool, keeper) = pool_of(config, &tls, clock, &vault)?;
         let shared = Arc::new(Shared {
             rules: Rules::new(config),
+            claims: claims(config, &pool),
             pool: Arc::clone(&pool),
             tls: upstream_tls(config, &tls)?,
             transactions: Arc::default(),
@@ -86,7 +94,8 @@ impl App {
             .collect();
         let server = Server::start(bound, &shared, settings(&config.server)).map_err(StartError::Threads)?;
         let keeper = tokio::spawn(keeper.run());
-        Ok(Self { addresses, pool, server, keeper, drain_delay: config.server.drain_delay })
+        let tending = tokio::spawn(Arc::clone(&vault).tend());
+        Ok(Self { addresses, pool, vault, server, keeper, tending, drain_delay: config.server.drain_delay })
     }
 
     /// Where each listener is reached, in the order of the configuration.
@@ -99,13 +108,42 @@ impl App {
         &self.pool
     }
 
+    /// The grants that it holds.
+    pub fn vault(&self) -> &Arc<Vault> {
+        &self.vault
+    }
+
     /// Stops in order: serves for the drain delay, then lets running exchanges finish.
     pub async fn stop(self) {
         tokio::time::sleep(self.drain_delay).await;
         self.server.stop().await;
         // Last: exchanges that still ran might have needed a token.
+        // A refresh token that is being presented must not be cut off: its successor would be lost.
+        self.vault.close().await;
         self.keeper.abort();
+        self.tending.abort();
     }
+}
+
+/// Each route's claim on the pool, where its callers name no account.
+fn claims(config: &Config, pool: &TokenPool) -> Vec<Option<Claim>> {
+    let claim = |route: &crate::config::Route| {
+        let credential = route.credential?;
+        // Enrolled, as the configuration names it.
+        let named = route.account.as_ref().and_then(|account| pool.claim(credential, account).ok());
+        Some(named.unwrap_or_else(|| credential.into()))
+    };
+    config.routes.iter().map(claim).collect()
+}
+
+/// The store of a configuration.
+///
+/// # Errors
+/// [`StartError`] when its directory cannot be used, or its keys cannot be read.
+pub async fn vault_of(config: &Config, clock: &Clock) -> Result<Arc<Vault>, StartError> {
+    let reader = SecretReader::new(config.secret_variables.clone());
+    let backend = store::open(&config.store, &TlsFactory::default(), &reader, clock).await?;
+    Ok(Vault::new(backend, clock.clone()))
 }
 
 /// A connector for each route's upstream; none for clear text.

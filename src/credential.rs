@@ -4,22 +4,33 @@
 //! Knows nothing of HTTP serving. [`schedule`] is pure, [`header`] is the one place where a header
 //! that authenticates is made.
 
+pub mod grant;
 pub mod header;
 pub mod keeper;
 pub mod lease;
 pub mod machine;
 pub mod pool;
 pub mod record;
+pub mod roster;
+pub mod rotation;
 pub mod schedule;
+pub mod sharing;
 pub mod source;
 pub mod vault;
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
+
 use self::pool::CredentialSpec;
+use self::roster::{Directory, Grants};
+use self::sharing::SharedSource;
 use self::source::{ClientCredentialsSource, ExecSource, StaticForm, StaticSource, TokenSource};
 use crate::clock::Clock;
-use crate::config::{AuthorizationCode, Config, Credential, CredentialKind, Strategy};
+use crate::config::{
+    ApiClient, AuthorizationCode, ClientCredentials, Config, Credential, CredentialId, CredentialKind,
+    Encoding, StoreKind, Strategy,
+};
 use crate::oauth::OAuthClient;
 use crate::secret::SecretSource;
 use crate::secret::reader::SecretReader;
@@ -29,7 +40,8 @@ use crate::tls::{TlsError, TlsFactory};
 pub use self::keeper::Keeper;
 pub use self::lease::{Lease, LeaseError};
 pub use self::machine::Certainty;
-pub use self::pool::TokenPool;
+pub use self::pool::{Claim, TokenPool};
+pub use self::vault::Vault;
 
 /// A pool for the credentials of a configuration, and its keeper.
 ///
@@ -39,10 +51,75 @@ pub fn pool_of(
     config: &Config,
     tls: &TlsFactory,
     clock: &Clock,
+    vault: &Arc<Vault>,
 ) -> Result<(Arc<TokenPool>, Keeper), TlsError> {
-    let reader = SecretReader::new(config.secret_variables.clone());
-    let specs = config.credentials.iter().map(|credential| spec(credential, tls, clock, &reader));
-    Ok(Keeper::with_pool(specs.collect::<Result<_, _>>()?, clock.clone()))
+    let parts =
+        Parts { config, tls, clock, vault, reader: SecretReader::new(config.secret_variables.clone()) };
+    let specs: Vec<_> =
+        (0..config.credentials.len()).map(|id| parts.spec(id)).collect::<Result<_, TlsError>>()?;
+    let logins = specs.iter().enumerate().filter_map(|(id, (_, grants))| Some((id, grants.clone()?)));
+    let logins: Vec<_> = logins.collect();
+    let specs = specs.into_iter().map(|(spec, _)| spec).collect();
+    let (pool, keeper) = Keeper::with_pool(specs, clock.clone());
+    if logins.is_empty() {
+        return Ok((pool, keeper));
+    }
+    let (news, follower) = roster::follow(Arc::clone(vault), logins);
+    Ok((pool, keeper.with_news(news, follower)))
+}
+
+/// What credentials are made of.
+struct Parts<'a> {
+    config: &'a Config,
+    tls: &'a TlsFactory,
+    clock: &'a Clock,
+    vault: &'a Arc<Vault>,
+    reader: SecretReader,
+}
+
+impl Parts<'_> {
+    fn spec(&self, id: CredentialId) -> Result<(CredentialSpec, Option<Arc<Grants>>), TlsError> {
+        let credential = &self.config.credentials[id];
+        let CredentialKind::AuthorizationCode(login) = &credential.kind else {
+            // Replicas on one machine are few; replicas on one server are what it is for.
+            let remote = matches!(self.config.store.kind, StoreKind::Redis(_));
+            let shared_by = remote.then_some(self.vault);
+            return Ok((spec(credential, self.tls, self.clock, &self.reader, shared_by)?, None));
+        };
+        let grants = Arc::new(Grants {
+            login: login_credential(credential, login, self.tls, self.clock, &self.reader)?,
+            vault: Arc::clone(self.vault),
+            encoding: credential.encoding,
+            clock: self.clock.clone(),
+        });
+        let accounts = self.named_accounts(id).into_iter().map(|name| {
+            let source = grants.source(&name);
+            (name, source)
+        });
+        let spec = CredentialSpec {
+            logins: Some(Arc::clone(&grants) as Arc<dyn Directory>),
+            ..spec_of(credential, accounts.collect(), Strategy::Failover)
+        };
+        Ok((spec, Some(grants)))
+    }
+
+    /// The accounts of a login that the configuration itself tells of.
+    fn named_accounts(&self, id: CredentialId) -> Vec<Arc<str>> {
+        let chosen_by_callers = self.config.credentials[id].account_header.is_some();
+        let routes = self.config.routes.iter().filter(|route| route.credential == Some(id));
+        let mut names: Vec<Arc<str>> = Vec::new();
+        for route in routes {
+            let name = match &route.account {
+                Some(name) => Arc::clone(name),
+                None if chosen_by_callers => continue,
+                None => DEFAULT_ACCOUNT.into(),
+            };
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
 }
 
 fn spec(
@@ -50,6 +127,7 @@ fn spec(
     tls: &TlsFactory,
     clock: &Clock,
     reader: &SecretReader,
+    shared_by: Option<&Arc<Vault>>,
 ) -> Result<CredentialSpec, TlsError> {
     let encoding = credential.encoding;
     let of_secret = |form, secret: &SecretSource| -> Arc<dyn TokenSource> {
@@ -70,7 +148,8 @@ fn spec(
             reader: reader.clone(),
             clock: clock.clone(),
         }) as Arc<dyn TokenSource>),
-        CredentialKind::AuthorizationCode(_) => todo!(),
+        // Its accounts are those who log in.
+        CredentialKind::AuthorizationCode(_) => Vec::new(),
         CredentialKind::ClientCredentials(grant) => {
             strategy = grant.strategy;
             let tls = grant.token_url.origin.tls.then(|| tls.connector(&grant.tls)).transpose()?;
@@ -85,19 +164,59 @@ fn spec(
                     clock: clock.clone(),
                 })
             };
-            grant.clients.iter().map(|client| (Arc::clone(&client.name), source(client))).collect()
+            let shared = |client: &crate::config::ApiClient| match shared_by {
+                None => source(client),
+                Some(vault) => Arc::new(SharedSource {
+                    inner: source(client),
+                    key: token_key(credential, &grant, client),
+                    vault: Arc::clone(vault),
+                    limit: grant.fetch_timeout,
+                    clock: clock.clone(),
+                }),
+            };
+            grant.clients.iter().map(|client| (Arc::clone(&client.name), shared(client))).collect()
         }
     };
-    Ok(CredentialSpec {
+    Ok(spec_of(credential, accounts, strategy))
+}
+
+fn spec_of(
+    credential: &Credential,
+    accounts: Vec<(Arc<str>, Arc<dyn TokenSource>)>,
+    strategy: Strategy,
+) -> CredentialSpec {
+    CredentialSpec {
         name: Arc::clone(&credential.name),
         accounts,
         strategy,
+        logins: None,
         required: credential.required,
         lease_timeout: credential.lease_timeout,
         lease_queue: credential.lease_queue,
         margin: credential.margin,
         idle_account: credential.idle_account,
-    })
+    }
+}
+
+/// Where a client's token is shared: under all that decides what token it is.
+fn token_key(credential: &Credential, grant: &ClientCredentials, client: &ApiClient) -> Key {
+    let mut digest = digest::Context::new(&digest::SHA256);
+    let texts = [Some(client.client_id.as_str()), grant.scope.as_deref(), grant.audience.as_deref()];
+    let params = grant.params.iter().flat_map(|(name, value)| [Some(name.as_str()), Some(value.as_str())]);
+    for text in texts.into_iter().chain(params) {
+        let text = text.unwrap_or_default();
+        digest.update(&text.len().to_be_bytes());
+        digest.update(text.as_bytes());
+    }
+    digest.update(&[u8::from(credential.encoding == Encoding::Base64)]);
+    let digest = digest.finish();
+    let short: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    Key {
+        kind: Kind::Token,
+        credential: Arc::clone(&credential.name),
+        account: Arc::clone(&client.name),
+        issuer: format!("{} {short}", grant.token_url).into(),
+    }
 }
 
 /// A credential that people log in to.
@@ -136,12 +255,18 @@ pub fn logins_of(config: &Config, tls: &TlsFactory, clock: &Clock) -> Result<Vec
         CredentialKind::AuthorizationCode(login) => Some((credential, login)),
         _ => None,
     });
-    logins
-        .map(|(credential, login)| {
-            let config = Arc::new(login.clone());
-            let tls = tls.connector(&login.tls)?;
-            let client = OAuthClient::for_login(Arc::clone(&config), tls, reader.clone(), clock.clone());
-            Ok(LoginCredential { name: Arc::clone(&credential.name), config, client: Arc::new(client) })
-        })
-        .collect()
+    logins.map(|(credential, login)| login_credential(credential, login, tls, clock, &reader)).collect()
+}
+
+fn login_credential(
+    credential: &Credential,
+    login: &AuthorizationCode,
+    tls: &TlsFactory,
+    clock: &Clock,
+    reader: &SecretReader,
+) -> Result<LoginCredential, TlsError> {
+    let config = Arc::new(login.clone());
+    let tls = tls.connector(&login.tls)?;
+    let client = OAuthClient::for_login(Arc::clone(&config), tls, reader.clone(), clock.clone());
+    Ok(LoginCredential { name: Arc::clone(&credential.name), config, client: Arc::new(client) })
 }

@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::ACCEPT_ENCODING;
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use self::exchange::Exchange;
@@ -30,7 +30,7 @@ use self::transactions::{Opening, Step, Transactions};
 use self::upstream::{SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
 use crate::config::{ListenId, Route};
-use crate::credential::{Lease, TokenPool};
+use crate::credential::{Claim, Lease, TokenPool};
 use crate::oauth::answer::retry_after;
 use crate::tls::Connector;
 
@@ -45,6 +45,8 @@ pub struct Shared {
     pub rules: Rules,
     /// Whose tokens it carries.
     pub pool: Arc<TokenPool>,
+    /// Each route's claim on them, where its callers name no account; none: it carries none.
+    pub claims: Vec<Option<Claim>>,
     /// TLS towards each route's upstream; none for clear text.
     pub tls: Vec<Option<Connector>>,
     /// Which lease each open transaction belongs to.
@@ -106,11 +108,14 @@ impl Proxy {
 
     async fn forward(
         &self,
-        Plan { route, index, target }: Plan<'_>,
+        Plan { route, index, target, account }: Plan<'_>,
         mut head: http::request::Parts,
         body: Incoming,
         exchange: &Rc<Exchange>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
+        if let Some(name) = self.shared.rules.account_header(index) {
+            head.headers.remove(name);
+        }
         headers::to_upstream(&mut head.headers, route.provider, &route.upstream);
         let (method, path) = (head.method.clone(), target.clone());
         let step = transactions::step(route, &method, path.path());
@@ -118,7 +123,7 @@ impl Proxy {
             // Its answer names the transaction, and must be readable.
             head.headers.remove(ACCEPT_ENCODING);
         }
-        let mut lease = self.lease(route, index, step).await?;
+        let mut lease = self.lease(index, step, account.as_ref()).await?;
         let mut outgoing = Outgoing::new(head, target, body, route, exchange);
         let request = outgoing.first(lease.as_ref());
         let mut answer = self.send(index, route, request, &outgoing, lease.as_ref(), exchange).await?;
@@ -142,14 +147,26 @@ impl Proxy {
     }
 
     /// The lease for a request: that of its transaction, else one of the pool's.
-    async fn lease(&self, route: &Route, index: usize, step: Step<'_>) -> Result<Option<Lease>, ProxyError> {
-        let Some(credential) = route.credential else { return Ok(None) };
+    async fn lease(
+        &self,
+        index: usize,
+        step: Step<'_>,
+        account: Option<&HeaderValue>,
+    ) -> Result<Option<Lease>, ProxyError> {
+        let Some(claim) = self.shared.claims[index] else { return Ok(None) };
+        let (pool, account) = (&self.shared.pool, account.and_then(|account| account.to_str().ok()));
         if let Step::Within { transaction, .. } = step
-            && let Some(lease) = self.shared.transactions.lease(index, transaction, &self.shared.pool)
+            && let Some(lease) = self.shared.transactions.lease(index, transaction, pool)
+            // Somebody else's transaction is none of this caller's.
+            && account.is_none_or(|account| pool.account_of(&lease) == account)
         {
             return Ok(Some(lease));
         }
-        Ok(Some(self.shared.pool.lease(credential).await?))
+        let claim = match account {
+            Some(account) => pool.claim(claim.credential(), account)?,
+            None => claim,
+        };
+        Ok(Some(pool.lease(claim).await?))
     }
 
     /// Keeps the record of open transactions by what the upstream answered.

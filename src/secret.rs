@@ -1,5 +1,6 @@
 //! Secrets: a value that cannot be printed, and the places one can come from.
 
+pub mod key;
 pub mod reader;
 
 use std::fmt;
@@ -91,6 +92,9 @@ pub enum SecretError {
     /// A control character, most often a second line.
     #[error("{0} holds a control character (a line break inside?); a secret is one line of text")]
     ControlCharacter(String),
+    /// A control character that no text of several lines has.
+    #[error("{0} holds a control character; such a key is plain text of several lines (PEM)")]
+    NotPlain(String),
     /// The path names a directory.
     #[error("{} is a directory; name the file in it", .0.display())]
     Directory(PathBuf),
@@ -139,8 +143,33 @@ pub fn clean(bytes: Vec<u8>, what: &str) -> Result<Secret, SecretError> {
     Ok(Secret::new(text))
 }
 
+/// The same for a secret of several lines, such as a key in PEM: line breaks and tabs stay as they are.
+pub fn clean_text(bytes: Vec<u8>, what: &str) -> Result<Secret, SecretError> {
+    let bytes = Zeroizing::new(bytes);
+    if bytes.len() > MAX_SECRET_BYTES {
+        return Err(SecretError::TooLarge(what.to_owned()));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText(what.to_owned()))?;
+    if text.trim().is_empty() {
+        return Err(SecretError::Empty(what.to_owned()));
+    }
+    if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        return Err(SecretError::NotPlain(what.to_owned()));
+    }
+    Ok(Secret::new(text))
+}
+
 /// Reads a secret file: one line of text, at most [`MAX_SECRET_BYTES`].
 pub fn read_file(path: &Path) -> Result<Secret, SecretError> {
+    clean(bytes_of(path)?, &path.display().to_string())
+}
+
+/// Reads a secret file of several lines, at most [`MAX_SECRET_BYTES`].
+pub fn read_text_file(path: &Path) -> Result<Secret, SecretError> {
+    clean_text(bytes_of(path)?, &path.display().to_string())
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>, SecretError> {
     use std::io::Read as _;
     let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
     let meta = std::fs::metadata(path).map_err(unreadable)?;
@@ -155,13 +184,24 @@ pub fn read_file(path: &Path) -> Result<Secret, SecretError> {
     // One allocation of the final size: a growing buffer would leave copies behind.
     let mut bytes = Vec::with_capacity(MAX_SECRET_BYTES + 1);
     file.take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    clean(bytes, &path.display().to_string())
+    Ok(bytes)
 }
 
 /// Reads a secret environment variable.
 pub fn read_env(name: &str) -> Result<Secret, SecretError> {
     let value = std::env::var_os(name).ok_or_else(|| SecretError::Unset(name.to_owned()))?;
-    clean(value.into_encoded_bytes(), &format!("the environment variable {name}"))
+    clean(value.into_encoded_bytes(), &variable(name))
+}
+
+/// Reads a secret environment variable of several lines.
+pub fn read_text_env(name: &str) -> Result<Secret, SecretError> {
+    let value = std::env::var_os(name).ok_or_else(|| SecretError::Unset(name.to_owned()))?;
+    clean_text(value.into_encoded_bytes(), &variable(name))
+}
+
+/// What errors call an environment variable.
+pub(crate) fn variable(name: &str) -> String {
+    format!("the environment variable {name}")
 }
 
 #[cfg(test)]
@@ -184,6 +224,18 @@ mod tests {
             let got = clean(given.as_bytes().to_vec(), "x").ok();
             assert_eq!(got.as_ref().map(Secret::expose), want, "{given:?}");
         }
+    }
+
+    #[test]
+    fn a_text_keeps_its_lines_and_may_hold_no_other_control_character() {
+        let pem = "-----BEGIN PRIVATE KEY-----\r\n\tMIIE\n-----END PRIVATE KEY-----\n";
+        let cases = [(pem, true), ("one line", true), ("", false), (" \n\n", false), ("a\0b", false)];
+        for (given, good) in cases {
+            let got = clean_text(given.as_bytes().to_vec(), "x").ok();
+            assert_eq!(got.as_ref().map(Secret::expose), good.then_some(given), "{given:?}");
+        }
+        assert!(matches!(clean_text(vec![0xff], "x"), Err(SecretError::NotText(_))));
+        assert!(matches!(clean_text(vec![b'a'; MAX_SECRET_BYTES + 1], "x"), Err(SecretError::TooLarge(_))));
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
 /// A lock that somebody has. It ends when its span is over, when it is released, or when its process ends; dropped,
 /// it is released as soon as that can be done.
-pub trait Lock: fmt::Debug + Send {
+pub trait Lock: fmt::Debug + Send + Sync {
     /// How long it surely holds still, on a clock that runs through suspend; zero when it is over.
     fn left(&self) -> Duration;
 
@@ -100,4 +100,16 @@ pub enum StoreError {
     /// Somebody else has written the entry meanwhile.
     #[error("somebody else has written the entry meanwhile")]
     Conflict,
+    /// Somebody else has had the lock for too long.
+    #[error("another instance has been refreshing this grant for too long")]
+    Busy,
+    /// The lock ran out before what it is for could begin.
+    #[error("the lock ran out before the refresh could begin; it is tried again")]
+    LockLost,
+    /// The store does not answer, and without it nothing may be presented.
+    #[error("the store does not answer, so that nothing may be refreshed")]
+    Unreachable,
+    /// The entry holds something that this version does not know.
+    #[error("the entry is of a version that this sidekey does not know; run the newer one, or log in anew")]
+    Unknown,
 }

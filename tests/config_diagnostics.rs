@@ -75,6 +75,7 @@ password = "hunter2"
 fn no_diagnostic_shows_a_secret() {
     let canary = "hunter2-CANARY";
     let route = "[route.a]\nupstream = \"https://a.example\"\n";
+    let login = format!("{route}[route.a.credential]\ntype = \"authorization_code\"\nclient_id = \"i\"\n");
     let cases = [
         format!("{route}credential = {{ type = \"basic\", username = \"u\", password = \"{canary}\" }}"),
         format!(
@@ -107,6 +108,28 @@ fn no_diagnostic_shows_a_secret() {
         format!("{route}credential = false\nlisten = \"u:{canary}@127.0.0.1:1\""),
         format!("[caller.a]\ntoken = \"{canary}\"\n{route}credential = false"),
         format!("[store]\ntype = \"redis\"\npassword = \"{canary}\"\n{route}credential = false"),
+        format!("[store]\ntype = \"redis\"\nurl = \"redis://u:{canary}@h\"\n{route}credential = false"),
+        format!("[store]\ntype = \"redis\"\nurl = \"redis://u:{canary}\"\n{route}credential = false"),
+        format!("[store]\ntype = \"redis\"\nurl = \"u:{canary}@h\"\n{route}credential = false"),
+        format!(
+            "[store]\ntype = \"file\"\npath = \"/s\"\nencryption_key = \"{canary}\"\n{route}credential = false"
+        ),
+        format!(
+            "[store]\ntype = \"file\"\npath = \"/s\"\nencryption_key = {{ value = \"{canary}\" }}\n{route}credential = false"
+        ),
+        format!("{login}redirect_uri = \"http://u:{canary}@localhost/\""),
+        format!("{login}redirect_uri = \"http://localhost/?code={canary}\""),
+        format!("{login}redirect_uri = \"http://localhost/\"\nclient_secret = \"{canary}\""),
+        format!("{login}redirect_uri = \"http://localhost/\"\nprivate_key = \"{canary}\""),
+        format!(
+            "{login}redirect_uri = \"http://localhost/\"\nprivate_key = {{ value = \"{canary}\\u0001\" }}"
+        ),
+        format!("{login}redirect_uri = \"http://localhost/\"\nparams = {{ state = \"{canary}\" }}"),
+        format!("{login}redirect_uri = \"http://localhost/\"\nparams = {{ a = \"{canary}\\n\" }}"),
+        format!("{login}redirect_uri = \"http://localhost/\"\nparams = {{ a = [\"{canary}\"] }}"),
+        format!("{login}redirect_uri = \"http://localhost/\"\nparams = \"{canary}\""),
+        format!("{login}redirect_uri = \"http://localhost/\"\nauth_params = {{ \"a b\" = \"{canary}\" }}"),
+        format!("{login}redirect_uri = \"http://localhost/\"\nissuer = \"https://u:{canary}@l.example\""),
         format!("[server]\nadmin_token = \"{canary}\"\n{route}credential = false"),
     ];
     for text in cases {
@@ -164,7 +187,7 @@ fn a_secret_file_that_others_may_read_is_a_warning() {
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(cut in 0..4000_usize, length in 0..60_usize, put in "[\\[\\]{}=\",.\\n#a-z0-9:/@é ]{0,12}") {
+    fn no_text_makes_it_panic(cut in 0..9000_usize, length in 0..60_usize, put in "[\\[\\]{}=\",.\\n#a-z0-9:/@é ]{0,12}") {
         let whole = include_str!("../config/everything.toml");
         let skip = |text: &str, count: usize| text.chars().skip(count).collect::<String>();
         let text: String = whole.chars().take(cut).chain(put.chars()).chain(skip(whole, cut + length).chars()).collect();

@@ -21,7 +21,7 @@ fn route_names(config: &Config) -> Vec<&str> {
 
 #[test]
 fn every_example_loads_without_warnings_but_the_one_that_shows_a_bare_value() {
-    for name in ["aura", "neo4j", "neon", "generic", "starter"] {
+    for name in ["aura", "neo4j", "neon", "neon-oauth", "generic", "starter"] {
         let loaded = example(&format!("{name}.toml"));
         assert!(loaded.warnings.is_empty(), "{name}: {:?}", loaded.warnings);
         assert!(!loaded.config.routes.is_empty());
@@ -45,14 +45,26 @@ fn the_starter_file_is_the_one_in_the_repository() {
 #[test]
 fn everything_has_every_route_in_the_order_of_the_file() {
     let config = example("everything.toml").config;
-    assert_eq!(route_names(&config), ["aura", "graph", "neon", "billing", "cloud", "weather", "rest"]);
+    assert_eq!(
+        route_names(&config),
+        ["aura", "graph", "neon", "people", "wiki", "billing", "cloud", "weather", "rest"]
+    );
     assert_eq!(config.routes[0].provider, Provider::Aura);
     assert_eq!(config.routes[0].tls.ca, [PathBuf::from("/etc/ssl/private-ca.pem")]);
     assert_eq!(config.routes[1].tls.ca.len(), 2, "the global root and its own");
     assert_eq!(config.routes[1].matches.listeners, [4, 5]);
     assert!(config.server.listeners[..4].iter().all(|listener| listener.shared));
     assert!(config.server.listeners[4..].iter().all(|listener| !listener.shared));
-    assert_eq!(config.routes[6].matches.paths, [""]);
+    assert_eq!(config.routes[8].matches.paths, [""]);
+}
+
+#[test]
+fn everything_names_each_variable_that_may_hold_a_secret() {
+    let config = example("everything.toml").config;
+    assert_eq!(
+        config.secret_variables,
+        ["BILLING_A_SECRET", "BILLING_B_SECRET", "BILLING_TENANT", "NEON_API_KEY"]
+    );
 }
 
 /// Every key of the reference stands in the example that claims to show every key.

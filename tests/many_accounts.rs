@@ -12,7 +12,7 @@ use sidekey::clock::Clock;
 use sidekey::config::{Environment, LoadOptions, Source, Strategy, load};
 use sidekey::credential::header::IllegalCharacter;
 use sidekey::credential::machine::State;
-use sidekey::credential::pool_of;
+use sidekey::credential::{Vault, pool_of};
 use sidekey::tls::TlsFactory;
 use tokio::time::{Instant, sleep};
 
@@ -112,7 +112,10 @@ fn an_account_takes_less_than_a_kibibyte_beyond_its_token() {
     let config = load(&source, &Environment::default(), options).unwrap().config;
     let mut kept = None;
     let cold = allocation_counter::measure(|| {
-        kept = Some(pool_of(&config, &TlsFactory::default(), &Clock::system()).unwrap());
+        kept = Some({
+            let clock = Clock::system();
+            pool_of(&config, &TlsFactory::default(), &clock, &Vault::in_memory(&clock)).unwrap()
+        });
     });
     drop(kept);
     // With tokens, and everything that keeps them fresh.

@@ -301,7 +301,7 @@ async fn no_type_shows_its_secret_in_debug() {
         secret: value.clone(),
         reader: reader.clone(),
     };
-    let fetched = source.fetch().await.unwrap();
+    let fetched = source.fetch(Default::default()).await.unwrap();
     let header = AuthHeader::named(HeaderName::from_static("x-key"), &Secret::new(HEADER)).unwrap();
     let basic = AuthHeader::basic("u", &Secret::new(PASSWORD)).unwrap();
     let body = format!(r#"{{"access_token":"{TOKEN}"}}"#);
@@ -317,8 +317,11 @@ async fn no_type_shows_its_secret_in_debug() {
     let text = aura_route(&aura, &format!("client_secret = {{ value = '{CLIENT_SECRET}' }}"));
     let loaded = config(&text);
     let tls = sidekey::tls::TlsFactory::default();
-    let (pool, keeper) =
-        sidekey::credential::pool_of(&loaded, &tls, &sidekey::clock::Clock::system()).unwrap();
+    let (pool, keeper) = {
+        let clock = sidekey::clock::Clock::system();
+        sidekey::credential::pool_of(&loaded, &tls, &clock, &sidekey::credential::Vault::in_memory(&clock))
+            .unwrap()
+    };
     drop(keeper);
     let _ = write!(shown, "{loaded:?}{pool:?}{:?}", pool.records());
     let running = sidekey(&statics("http://127.0.0.1:9"));

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "standins/aura.rs"]
 mod aura;
+#[path = "standins/authorization.rs"]
+mod authorization;
 #[path = "standins/common.rs"]
 mod common;
 #[path = "standins/neo4j.rs"]

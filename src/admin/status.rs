@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use crate::clock::{Clock, Moment};
-use crate::credential::TokenPool;
 use crate::credential::machine::State;
 use crate::credential::record::AccountRecord;
+use crate::credential::vault::VaultRecord;
+use crate::credential::{TokenPool, Vault};
 
 /// A running instance, as its admin listener sees it.
 pub struct Instance {
     pool: Arc<TokenPool>,
+    vault: Arc<Vault>,
     clock: Clock,
     started: Moment,
     /// Set once it has been told to stop.
@@ -35,9 +37,9 @@ pub enum Readiness {
 
 impl Instance {
     /// An instance that starts now. `description` becomes part of its status.
-    pub fn new(pool: Arc<TokenPool>, clock: Clock, description: Value) -> Self {
+    pub fn new(pool: Arc<TokenPool>, vault: Arc<Vault>, clock: Clock, description: Value) -> Self {
         let started = clock.now();
-        Self { pool, clock, started, stopping: AtomicBool::new(false), description }
+        Self { pool, vault, clock, started, stopping: AtomicBool::new(false), description }
     }
 
     /// From here on it is not ready: no new requests should come.
@@ -47,26 +49,28 @@ impl Instance {
 
     /// Should requests be sent here? Never depends on upstreams.
     pub fn readiness(&self) -> Readiness {
-        self.judge(&self.pool.records())
+        self.judge(&self.pool.records(), &self.vault.record())
     }
 
-    fn judge(&self, records: &[AccountRecord]) -> Readiness {
+    fn judge(&self, records: &[AccountRecord], store: &VaultRecord) -> Readiness {
         if self.stopping.load(Ordering::Relaxed) {
             return Readiness::NotReady(vec!["it is stopping".to_owned()]);
         }
-        judge(records)
+        judge(records, store)
     }
 
     /// Everything, as data. Holds no secret.
     pub fn status(&self) -> Value {
         let records = self.pool.records();
-        let readiness = self.judge(&records);
+        let store = self.vault.record();
+        let readiness = self.judge(&records, &store);
         let mut status = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": self.clock.now().since(self.started).as_secs(),
             "readiness": readiness.word(),
             "reasons": readiness.reasons(),
             "accounts": records,
+            "store": store,
         });
         if let (Some(status), Some(description)) = (status.as_object_mut(), self.description.as_object()) {
             status.extend(description.clone());
@@ -76,7 +80,7 @@ impl Instance {
 }
 
 /// A required credential needs one account with a valid token; whatever else fails is told.
-fn judge(records: &[AccountRecord]) -> Readiness {
+fn judge(records: &[AccountRecord], store: &VaultRecord) -> Readiness {
     let valid = |record: &AccountRecord| record.has_token || record.state == State::Idle;
     let mut missing = Vec::new();
     let mut failing = Vec::new();
@@ -91,6 +95,9 @@ fn judge(records: &[AccountRecord]) -> Readiness {
         } else if record.last_error.is_some() {
             failing.push(reason());
         }
+    }
+    if let Some(error) = &store.error {
+        failing.push(format!("store, {} grants in memory alone: {error}", store.unsaved));
     }
     match (missing.is_empty(), failing.is_empty()) {
         (false, _) => Readiness::NotReady(missing.into_iter().chain(failing).collect()),
@@ -148,6 +155,7 @@ mod tests {
             required,
             state,
             has_token,
+            login_required: state == State::LoginRequired,
             generation: 0,
             age_seconds: None,
             expires_in_seconds: None,
@@ -161,7 +169,12 @@ mod tests {
 
     #[test]
     fn readiness_waits_for_required_credentials_and_tells_what_fails() {
-        let word = |records: &[AccountRecord]| judge(records).to_string().lines().next().unwrap().to_owned();
+        let store = VaultRecord { writable: true, ..VaultRecord::default() };
+        let word =
+            |records: &[AccountRecord]| judge(records, &store).to_string().lines().next().unwrap().to_owned();
+        let broken = VaultRecord { error: Some("full".into()), unsaved: 1, ..VaultRecord::default() };
+        assert_eq!(judge(&[], &broken).reasons(), ["store, 1 grants in memory alone: full"]);
+        assert_eq!(judge(&[], &broken).word(), "degraded", "tokens serve on from memory");
         let ready = record("a", true, State::Ready, true, None);
         assert_eq!(word(&[]), "ready");
         assert_eq!(word(std::slice::from_ref(&ready)), "ready");

@@ -38,7 +38,12 @@ impl Control {
         clock: &Clock,
     ) -> Result<Self, StartError> {
         let description = describe(config, app.addresses());
-        let instance = Arc::new(Instance::new(Arc::clone(app.pool()), clock.clone(), description));
+        let instance = Arc::new(Instance::new(
+            Arc::clone(app.pool()),
+            Arc::clone(app.vault()),
+            clock.clone(),
+            description,
+        ));
         let stop = Arc::new(Notify::new());
         let settings = &config.server.admin;
         let mut control = Self {

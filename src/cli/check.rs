@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::run::account_line;
 use super::{ConfigArg, Failure, load, runtime, say};
 use crate::app::description::upstream_url;
-use crate::app::upstream_tls;
+use crate::app::{upstream_tls, vault_of};
 use crate::clock::Clock;
 use crate::config::{Config, Environment, LoadOptions};
-use crate::credential::pool_of;
+use crate::credential::{Vault, pool_of};
 use crate::dial::dial;
 use crate::telemetry::chain;
 use crate::tls::TlsFactory;
@@ -24,7 +24,9 @@ pub(super) fn check(
         // Certificates and keys are read as a run would read them.
         let tls = TlsFactory::default();
         upstream_tls(&config, &tls)?;
-        pool_of(&config, &tls, &Clock::system())?;
+        // The store is not opened: a check leaves nothing behind.
+        let clock = Clock::system();
+        pool_of(&config, &tls, &clock, &Vault::in_memory(&clock))?;
     }
     let (routes, credentials) = (config.routes.len(), config.credentials.len());
     say(format_args!("{}: valid; routes: {routes}, credentials: {credentials}", config.origin));
@@ -34,7 +36,9 @@ pub(super) fn check(
 /// Fetches each token and shakes hands with each upstream. All are tried, whatever fails.
 async fn connect(config: &Config) -> Result<(), Failure> {
     let tls = TlsFactory::default();
-    let (pool, keeper) = pool_of(config, &tls, &Clock::system())?;
+    let clock = Clock::system();
+    let vault = vault_of(config, &clock).await?;
+    let (pool, keeper) = pool_of(config, &tls, &clock, &vault)?;
     let keeper = tokio::spawn(keeper.run());
     let mut failed = 0;
     for credential in 0..config.credentials.len() {
@@ -43,6 +47,7 @@ async fn connect(config: &Config) -> Result<(), Failure> {
             say(account_line(&record));
         }
     }
+    vault.close().await;
     keeper.abort();
     for (route, connector) in config.routes.iter().zip(upstream_tls(config, &tls)?) {
         let connector = connector.as_ref().map(|connector| &connector.0);

@@ -12,6 +12,7 @@ use super::{Failure, runtime, say};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{self, Config, Environment, LoadOptions, Source};
+use crate::credential::Vault;
 use crate::demo::{Lab, Stop};
 
 /// Where the demo listens if nobody else does.
@@ -40,12 +41,12 @@ async fn show(lab: &Lab) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let clock = Clock::system();
     let mut config = configure(lab, USUAL)?;
-    let app = match App::start(&config, &clock) {
+    let app = match App::start(&config, &clock, Vault::in_memory(&clock)) {
         Ok(app) => app,
         // Somebody else has the usual port: a demo can do with another one.
         Err(_) => {
             config = configure(lab, ANY)?;
-            App::start(&config, &clock)?
+            App::start(&config, &clock, Vault::in_memory(&clock))?
         }
     };
     let base = app.addresses()[0].text.clone();
@@ -80,7 +81,8 @@ fn curl(base: &str, stop: &Stop<'_>) -> String {
 /// Makes every stop of the tour and prints both ends of it.
 async fn tour(lab: &Lab) -> Result<(), Failure> {
     let config = configure(lab, ANY)?;
-    let app = App::start(&config, &Clock::system())?;
+    let clock = Clock::system();
+    let app = App::start(&config, &clock, Vault::in_memory(&clock))?;
     let base = app.addresses()[0].text.clone();
     let mut wrong = Vec::new();
     for stop in lab.tour() {

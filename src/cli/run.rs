@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::{ConfigArg, Failure, load, runtime, say};
 use crate::app::description::{kind, upstream_url, urls};
-use crate::app::{Address, App, Control};
+use crate::app::{Address, App, Control, vault_of};
 use crate::clock::Clock;
 use crate::config::{Config, Environment, LoadOptions};
 use crate::credential::TokenPool;
@@ -27,7 +27,8 @@ async fn serve(config: &Config, environment: &Environment) -> Result<(), Failure
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let clock = Clock::system();
-    let app = App::start(config, &clock)?;
+    let vault = vault_of(config, &clock).await?;
+    let app = App::start(config, &clock, vault)?;
     let control = Control::start(&app, config, environment, &clock).await?;
     say(banner(config, app.addresses()));
     let (admin, probes) = control.addresses();

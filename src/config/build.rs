@@ -7,6 +7,7 @@ mod names;
 mod route;
 mod routing;
 mod secrets;
+mod store;
 mod tls;
 mod url;
 
@@ -61,6 +62,12 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
     let hosts = server.items("hosts").into_iter().filter_map(|node| names::host(node, context)).collect();
 
     let admin = admin::admin(server, &listeners, context);
+    admin::check_redirects(credentials.redirects(), &admin, &listeners, context);
+    let store = if root.get("store").is_some_and(|node| matches!(node.value, Value::Broken)) {
+        None
+    } else {
+        store::store(root.table("store"), credentials.any_login(), &global, context)
+    };
     let duration = |key, default| server.duration(key).unwrap_or(default);
     let server = Server {
         listeners: listeners.into_vec(),
@@ -83,7 +90,7 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
         server,
         routes: routes.into_iter().collect::<Option<_>>()?,
         credentials: credentials.into_vec()?,
-        store: super::Store { kind: super::StoreKind::Memory, encryption_keys: Vec::new() },
+        store: store?,
         secret_variables,
     })
 }

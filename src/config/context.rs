@@ -39,8 +39,17 @@ impl Environment {
 
     /// The variable as a secret: one line of text.
     pub fn secret(&self, name: &str) -> Result<Secret, SecretError> {
+        secret::clean(self.bytes(name)?, &secret::variable(name))
+    }
+
+    /// The variable as a secret of several lines, such as a key in PEM.
+    pub fn secret_text(&self, name: &str) -> Result<Secret, SecretError> {
+        secret::clean_text(self.bytes(name)?, &secret::variable(name))
+    }
+
+    fn bytes(&self, name: &str) -> Result<Vec<u8>, SecretError> {
         let value = self.0.get(name).ok_or_else(|| SecretError::Unset(name.to_owned()))?;
-        secret::clean(value.clone().into_encoded_bytes(), &format!("the environment variable {name}"))
+        Ok(value.clone().into_encoded_bytes())
     }
 }
 
@@ -114,6 +123,7 @@ impl Context<'_> {
             SecretError::NotText(_) | SecretError::ControlCharacter(_) => {
                 "write it without quotes and without a second line".into()
             }
+            SecretError::NotPlain(_) => "give it the key as PEM, from -----BEGIN to END-----".into(),
             SecretError::Directory(path) => format!("write {{ file = \"{}/…\" }}", path.display()),
             SecretError::NotAFile(_) | SecretError::Unreadable { .. } => {
                 "name a file that sidekey may read".into()
@@ -153,6 +163,7 @@ fn placeholder(kind: &Kind, number: usize) -> String {
         Kind::Text(example) if example.ends_with(".localhost") => format!("placeholder-{number}.localhost"),
         Kind::Text(example) if example.starts_with('/') => format!("/placeholder-{number}"),
         Kind::Text("0660") => "0600".to_owned(),
+        Kind::Text(example) if example.contains("://") => (*example).to_owned(),
         _ => format!("placeholder-{number}"),
     }
 }

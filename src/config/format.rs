@@ -68,6 +68,8 @@ pub(crate) enum Kind {
     Table(&'static TableFormat),
     /// A table of names, each with such a table.
     Named(&'static TableFormat),
+    /// A table of free names, each with a text.
+    Fields,
     /// A table whose `type` decides its keys.
     Credential,
     /// A table of names, each with a credential.
@@ -77,8 +79,6 @@ pub(crate) enum Kind {
 /// A word that a key takes.
 pub(crate) struct Choice {
     pub(crate) word: &'static str,
-    /// What it will be, if it is not there yet.
-    pub(crate) later: Option<&'static str>,
 }
 
 impl TableFormat {
@@ -110,12 +110,8 @@ impl Key {
 }
 
 impl Choice {
-    pub(crate) const fn now(word: &'static str) -> Self {
-        Self { word, later: None }
-    }
-
-    pub(crate) const fn later(word: &'static str, what: &'static str) -> Self {
-        Self { word, later: Some(what) }
+    pub(crate) const fn new(word: &'static str) -> Self {
+        Self { word }
     }
 }
 
@@ -144,6 +140,7 @@ impl Kind {
             Self::AnyOf(kinds) => kinds.iter().map(Self::describe).collect::<Vec<_>>().join(", or "),
             Self::Table(_) | Self::Credential => "a table".into(),
             Self::Named(_) | Self::Credentials => "a table of names".into(),
+            Self::Fields => "a table of strings".into(),
         }
     }
 
@@ -172,19 +169,16 @@ impl Kind {
             Self::AnyOf(kinds) => kinds.first().map(|kind| kind.example(key)).unwrap_or_default(),
             Self::Table(format) => format!("write it as a table: {}", format.heading),
             Self::Named(format) => format!("write {}", format.heading),
+            Self::Fields => format!("write {key} = {{ name = \"value\" }}"),
             Self::Credential => format!("write {key} = {{ type = \"…\", … }}"),
             Self::Credentials => "write [credential.NAME]".into(),
         }
     }
 }
 
-/// `"a", "b" or "c"`, of what is there already.
+/// `"a", "b" or "c"`
 pub(crate) fn quoted(choices: &[Choice]) -> String {
-    let words: Vec<String> = choices
-        .iter()
-        .filter(|choice| choice.later.is_none())
-        .map(|choice| format!("\"{}\"", choice.word))
-        .collect();
+    let words: Vec<String> = choices.iter().map(|choice| format!("\"{}\"", choice.word)).collect();
     match words.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => words.concat(),

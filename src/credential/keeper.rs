@@ -1,9 +1,10 @@
 //! The keeper: one task that fetches for the whole pool, each account when its machine says so.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -12,9 +13,11 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
+use super::grant::Why;
 use super::machine::Next;
 use super::pool::{Account, AccountId, CredentialSpec, TokenPool};
-use super::source::{FetchError, Fetched};
+use super::roster::News;
+use super::source::{FetchError, Fetched, Wish};
 use crate::clock::{Clock, Moment};
 use crate::telemetry::chain;
 
@@ -33,9 +36,15 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 pub struct Keeper {
     pool: Arc<TokenPool>,
     kicked: mpsc::UnboundedReceiver<AccountId>,
+    /// Logins and logouts; none: there can be none.
+    news: Option<mpsc::UnboundedReceiver<News>>,
+    /// What tells them.
+    follower: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     fetches: JoinSet<Result<Fetched, FetchError>>,
-    /// Which account a running fetch is for.
-    fetching: HashMap<tokio::task::Id, AccountId>,
+    /// Which account a running fetch is for, and whether it only looks what is there.
+    fetching: HashMap<tokio::task::Id, (AccountId, bool)>,
+    /// Accounts whose grant somebody may have changed: the next fetch takes whatever is there.
+    changed: HashSet<AccountId>,
     /// By credential: how many fetches run, and whose turn is next when they are [`MAX_FETCHES`].
     lanes: Vec<Lane>,
     /// When to look at which account. Entries that `scheduled` does not confirm are out of date.
@@ -70,9 +79,20 @@ impl Keeper {
         (Arc::clone(&pool), Self::new(pool, kicked))
     }
 
+    /// Hears of logins and logouts, too, for as long as `follower` is run, which it sees to.
+    pub fn with_news(
+        mut self,
+        news: mpsc::UnboundedReceiver<News>,
+        follower: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        self.news = Some(news);
+        self.follower = Some(Box::pin(follower));
+        self
+    }
+
     fn new(pool: Arc<TokenPool>, kicked: mpsc::UnboundedReceiver<AccountId>) -> Self {
         let mut files = Vec::new();
-        for (account, entry) in pool.accounts.iter().enumerate() {
+        for (account, entry) in pool.accounts.iter() {
             for path in entry.source.watched_files() {
                 let seen = fingerprint(&path);
                 files.push(WatchedFile { account, path, seen });
@@ -83,10 +103,13 @@ impl Keeper {
         Self {
             lanes,
             clocks,
-            scheduled: vec![None; pool.accounts.len()],
-            last_used: vec![clocks.0; pool.accounts.len()],
+            scheduled: vec![None; pool.accounts.count()],
+            last_used: vec![clocks.0; pool.accounts.count()],
             pool,
             kicked,
+            news: None,
+            follower: None,
+            changed: HashSet::new(),
             fetches: JoinSet::new(),
             fetching: HashMap::new(),
             due: BinaryHeap::new(),
@@ -96,7 +119,11 @@ impl Keeper {
 
     /// Keeps every account fresh, for ever. Dropped, it cuts the fetches that run.
     pub async fn run(mut self) {
-        for id in 0..self.pool.accounts.len() {
+        let mut followers = JoinSet::new();
+        if let Some(follower) = self.follower.take() {
+            followers.spawn(follower);
+        }
+        for id in 0..self.pool.accounts.count() {
             self.look(id);
         }
         let mut file_check = tokio::time::interval(FILE_CHECK);
@@ -109,6 +136,7 @@ impl Keeper {
                     self.pool.accounts[id].machine().wanted();
                     self.look(id);
                 }
+                Some(news) = next_of(&mut self.news) => self.heard(&news),
                 Some(done) = self.fetches.join_next_with_id() => self.ended(done),
                 _ = file_check.tick(), if !self.files.is_empty() => self.check_files(),
                 () = tokio::time::sleep(sleep) => {}
@@ -125,7 +153,7 @@ impl Keeper {
         let passed = wall.duration_since(self.clocks.1).unwrap_or_default();
         if passed > now.since(self.clocks.0) + CLOCK_TOLERANCE {
             info!("the wall clock jumped ahead; tokens that would be dead by it are fetched anew");
-            (0..self.pool.accounts.len()).for_each(|id| self.look(id));
+            (0..self.pool.accounts.count()).for_each(|id| self.look(id));
         }
         self.clocks = (now, wall);
     }
@@ -155,9 +183,14 @@ impl Keeper {
     }
 
     fn fetch(&mut self, id: AccountId) {
-        let source = Arc::clone(&self.pool.accounts[id].source);
-        let task = self.fetches.spawn(async move { source.fetch().await });
-        self.fetching.insert(task.id(), id);
+        let account = &self.pool.accounts[id];
+        let source = Arc::clone(&account.source);
+        // Somebody logged in or out: what is there now counts, even if it is what is held. A token that was refused is
+        // not held, and must not come back.
+        let only_looks = self.changed.remove(&id) && account.machine().held().is_some();
+        let wish = Wish { unlike: if only_looks { None } else { account.newest() } };
+        let task = self.fetches.spawn(async move { source.fetch(wish).await });
+        self.fetching.insert(task.id(), (id, only_looks));
         // The token in force may expire while the fetch runs.
         let expiry = self.pool.accounts[id].machine().held().and_then(|held| held.expires);
         if let Some(at) = expiry {
@@ -168,31 +201,35 @@ impl Keeper {
     fn ended(&mut self, done: Result<(tokio::task::Id, Result<Fetched, FetchError>), JoinError>) {
         // A source that panicked is a failed fetch like any other.
         let (task, result) = done.unwrap_or_else(|error| (error.id(), Err(FetchError::Cut)));
-        let Some(id) = self.fetching.remove(&task) else { return };
+        let Some((id, only_looks)) = self.fetching.remove(&task) else { return };
         let lane = &mut self.lanes[self.pool.accounts[id].credential];
         match lane.waiting.pop_front() {
             Some(next) => self.fetch(next),
             None => lane.running -= 1,
         }
-        self.settle(id, result);
+        self.settle(id, only_looks, result);
         self.look(id);
     }
 
     /// Enters what a fetch brought into the account and tells those who wait.
-    fn settle(&self, id: AccountId, result: Result<Fetched, FetchError>) {
+    fn settle(&self, id: AccountId, only_looks: bool, result: Result<Fetched, FetchError>) {
         let account = &self.pool.accounts[id];
         let credential = &self.pool.credentials[account.credential];
         let (now, wall) = (self.pool.clock.now(), self.pool.clock.wall());
         let mut machine = account.machine();
         match result {
-            Ok(fetched) if fetched.span.lifetime.is_none() && account.holds(&fetched.header) => {
+            Ok(fetched)
+                if (only_looks || fetched.span.lifetime.is_none()) && account.holds(&fetched.header) =>
+            {
                 machine.unchanged(fetched.span, now);
+                account.login_required.store(false, Ordering::Relaxed);
                 account.set_last_error(None);
             }
             Ok(fetched) => {
                 let generation = machine.fetched(fetched.span, now, wall, fastrand::f64()).generation;
                 account.publish(&machine, Some(fetched.header));
                 account.set_last_error(None);
+                account.login_required.store(false, Ordering::Relaxed);
                 account.fetches.fetch_add(1, Ordering::Relaxed);
                 let lifetime = fetched.span.lifetime.map(|span| span.as_secs());
                 if generation == 1 {
@@ -205,18 +242,57 @@ impl Keeper {
                 let permanent = error.is_permanent();
                 machine.failed(permanent, error.retry_after(), now, fastrand::f64());
                 let text = chain(&error);
+                let mut is_news = true;
+                if let FetchError::LoginRequired { why, .. } = &error {
+                    is_news = !account.login_required.swap(true, Ordering::Relaxed);
+                    if matches!(why, Why::LoggedOut | Why::Never) {
+                        machine.forget();
+                        account.publish(&machine, None);
+                    }
+                }
                 let pause = machine.next_try().map_or(Duration::ZERO, |at| at.since(now));
                 let left = machine.held().and_then(|held| held.expires).map(|at| at.since(now).as_secs());
-                warn!(
-                    credential = %credential.name, account = %account.name, permanent, token_left = left,
-                    next_try_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "no new token: {text}"
-                );
+                // That a login is needed is said once; it stays so until somebody does it.
+                if is_news {
+                    warn!(
+                        credential = %credential.name, account = %account.name, permanent, token_left = left,
+                        next_try_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "no new token: {text}"
+                    );
+                }
                 account.set_last_error(Some(text.into()));
                 account.failures.fetch_add(1, Ordering::Relaxed);
             }
         }
         drop(machine);
         credential.changed.notify_waiters();
+    }
+
+    /// Somebody logged in or out: new accounts are enrolled, and what is known of the others is looked at anew.
+    fn heard(&mut self, news: &News) {
+        let pool = Arc::clone(&self.pool);
+        let mut ids: Vec<_> =
+            news.accounts.iter().filter_map(|name| pool.enrol(news.credential, name)).collect();
+        if news.all {
+            let of_it = pool.accounts.iter().filter(|(_, account)| account.credential == news.credential);
+            ids.extend(of_it.map(|(id, _)| id));
+            ids.sort_unstable();
+            ids.dedup();
+        }
+        for id in ids {
+            if id >= self.scheduled.len() {
+                self.scheduled.resize(id + 1, None);
+                self.last_used.resize(id + 1, pool.clock.now());
+                let watched = pool.accounts[id].source.watched_files().into_iter();
+                self.files.extend(watched.map(|path| WatchedFile {
+                    account: id,
+                    seen: fingerprint(&path),
+                    path,
+                }));
+            }
+            self.changed.insert(id);
+            pool.accounts[id].machine().secret_changed();
+            self.look(id);
+        }
     }
 
     fn check_files(&mut self) {
@@ -273,6 +349,13 @@ impl Keeper {
     fn until_next(&self) -> Duration {
         let now = self.pool.clock.now();
         self.due.peek().map_or(LONGEST_SLEEP, |Reverse((at, _))| at.since(now).min(LONGEST_SLEEP))
+    }
+}
+
+async fn next_of(news: &mut Option<mpsc::UnboundedReceiver<News>>) -> Option<News> {
+    match news {
+        Some(news) => news.recv().await,
+        None => None,
     }
 }
 

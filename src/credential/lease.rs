@@ -63,6 +63,22 @@ pub enum LeaseError {
         /// When to come back, at least a second.
         retry_after: Duration,
     },
+    /// Nobody has logged in, or the login is over.
+    #[error("credential {credential}, account {account}: {cause}")]
+    LoginRequired {
+        /// The credential.
+        credential: Arc<str>,
+        /// The account.
+        account: Arc<str>,
+        /// Why; for the log only.
+        cause: Arc<str>,
+    },
+    /// The caller named an account that the configuration does not have.
+    #[error("credential {credential} has no account of the name that the caller gave")]
+    NoSuchAccount {
+        /// The credential.
+        credential: Arc<str>,
+    },
     /// Too many requests wait already.
     #[error("credential {credential} has no valid token, and {waiting} requests wait for one already")]
     QueueFull {

@@ -139,6 +139,9 @@ pub enum State {
     Failing,
     /// The last fetch failed for good, and no token is left.
     Dead,
+    /// Nothing but a login helps, and no token is left.
+    #[serde(rename = "login_required")]
+    LoginRequired,
 }
 
 impl Machine {
@@ -219,7 +222,7 @@ impl Machine {
         })
     }
 
-    /// A static secret was read again and is what it was: nothing changes, and refusals are believed for a while.
+    /// A secret or a store was read again and says what it said: nothing changes, and refusals are believed for a while.
     pub fn unchanged(&mut self, span: Span, now: Moment) {
         let refused = matches!(self.wanted, Some(Wanted::Refused(_)));
         let stale = matches!(self.phase, Phase::Fetching { stale: true, .. });
@@ -233,7 +236,9 @@ impl Machine {
             // However sure a refusal is, there is no other secret to send.
             self.note_futile(Certainty::Definite, now);
         }
-        if let Some(held) = &mut self.held {
+        if let Some(held) = &mut self.held
+            && held.expires.is_none()
+        {
             held.refresh_at = span.look_again.map(|after| now + after);
         }
     }
@@ -296,6 +301,11 @@ impl Machine {
         self.wanted = Some(Wanted::Refused(refusal.certainty));
         self.retire(refusal);
         Verdict::Await { attempts: self.attempts }
+    }
+
+    /// The token in force must not be given out any more, whatever its time: somebody logged out.
+    pub fn forget(&mut self) {
+        self.held = None;
     }
 
     /// Nobody has used the account for long: its token may expire.

@@ -1,16 +1,18 @@
 //! The token pool: owns every account of every credential, hands out leases, believes or doubts refusals.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, mpsc};
 
 use super::header::AuthHeader;
 use super::lease::{Lease, LeaseError, Token};
 use super::machine::{Certainty, Machine, Refusal, Verdict};
+use super::roster::Directory;
 use super::source::TokenSource;
 use crate::clock::{Clock, Moment};
 use crate::config::{CredentialId, Strategy};
@@ -22,8 +24,11 @@ pub struct CredentialSpec {
     pub name: Arc<str>,
     /// Its accounts, each with the source of its tokens; at least one.
     pub accounts: Vec<(Arc<str>, Arc<dyn TokenSource>)>,
-    /// How several accounts are used.
+    /// How several accounts are used, where nobody chooses one by name.
     pub strategy: Strategy,
+    /// Where accounts come from that people log in to; none: there are no others than these. With it, each request is
+    /// one account's, and no account ever stands in for another.
+    pub logins: Option<Arc<dyn Directory>>,
     /// Does readiness wait for it?
     pub required: bool,
     /// How long a request may wait for a token.
@@ -39,7 +44,8 @@ pub struct CredentialSpec {
 /// Owns every account of every credential. Shared by all workers; a lease reads one atomic pointer.
 pub struct TokenPool {
     pub(super) credentials: Box<[Credential]>,
-    pub(super) accounts: Box<[Account]>,
+    /// Grows by logins, and never shrinks: an account keeps its place.
+    pub(super) accounts: boxcar::Vec<Account>,
     pub(super) clock: Clock,
     kick: mpsc::UnboundedSender<AccountId>,
 }
@@ -47,12 +53,39 @@ pub struct TokenPool {
 /// Index into [`TokenPool::accounts`].
 pub(super) type AccountId = usize;
 
+/// Whose token a request carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    credential: CredentialId,
+    /// None: whichever the credential's strategy says.
+    account: Option<AccountId>,
+}
+
+impl Claim {
+    /// The credential that it is on.
+    pub fn credential(self) -> CredentialId {
+        self.credential
+    }
+}
+
+impl From<CredentialId> for Claim {
+    fn from(credential: CredentialId) -> Self {
+        Self { credential, account: None }
+    }
+}
+
 /// A credential as the pool holds it.
 pub(super) struct Credential {
+    id: CredentialId,
     pub(super) name: Arc<str>,
+    /// Those of the configuration.
     accounts: std::ops::Range<AccountId>,
+    /// Every account by its name; changed by the keeper alone.
+    by_name: ArcSwap<HashMap<Arc<str>, AccountId>>,
+    pub(super) logins: Option<Arc<dyn Directory>>,
     strategy: Strategy,
     pub(super) required: bool,
+    margin: Option<Duration>,
     lease_timeout: Duration,
     lease_queue: usize,
     pub(super) idle_account: Option<Duration>,
@@ -78,6 +111,10 @@ pub(super) struct Account {
     resting_until: AtomicU64,
     /// The number of the last lease that was given in turn: the least is the least recently used.
     last_turn: AtomicU64,
+    /// The header that was given out last, in force or not.
+    newest: Mutex<Option<AuthHeader>>,
+    /// Does nothing help but a login?
+    pub(super) login_required: AtomicBool,
     /// What the last fetch failed with, for the record.
     pub(super) last_error: Mutex<Option<Arc<str>>>,
     /// Fetches that brought a new token.
@@ -95,30 +132,22 @@ impl TokenPool {
         clock: Clock,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<AccountId>) {
         let (kick, kicked) = mpsc::unbounded_channel();
-        let mut accounts = Vec::new();
+        let accounts = boxcar::Vec::new();
         let mut credentials = Vec::with_capacity(specs.len());
         for (id, spec) in specs.into_iter().enumerate() {
-            let first = accounts.len();
+            let first = accounts.count();
+            let mut by_name = HashMap::new();
             for (name, source) in spec.accounts {
-                accounts.push(Account {
-                    name,
-                    credential: id,
-                    source,
-                    current: ArcSwapOption::empty(),
-                    machine: Mutex::new(Machine::new(spec.margin)),
-                    kicked: AtomicBool::new(false),
-                    used: AtomicBool::new(false),
-                    resting_until: AtomicU64::new(0),
-                    last_turn: AtomicU64::new(0),
-                    last_error: Mutex::default(),
-                    fetches: AtomicU64::new(0),
-                    failures: AtomicU64::new(0),
-                    refusals: AtomicU64::new(0),
-                });
+                let account = accounts.push(Account::new(Arc::clone(&name), id, source, spec.margin));
+                by_name.insert(name, account);
             }
             credentials.push(Credential {
+                id,
                 name: spec.name,
-                accounts: first..accounts.len(),
+                accounts: first..accounts.count(),
+                by_name: ArcSwap::from_pointee(by_name),
+                logins: spec.logins,
+                margin: spec.margin,
                 strategy: spec.strategy,
                 required: spec.required,
                 lease_timeout: spec.lease_timeout,
@@ -129,12 +158,7 @@ impl TokenPool {
                 turn: AtomicU64::new(0),
             });
         }
-        let pool = Arc::new(Self {
-            credentials: credentials.into_boxed_slice(),
-            accounts: accounts.into_boxed_slice(),
-            clock,
-            kick,
-        });
+        let pool = Arc::new(Self { credentials: credentials.into_boxed_slice(), accounts, clock, kick });
         (pool, kicked)
     }
 
@@ -143,20 +167,40 @@ impl TokenPool {
     /// # Errors
     /// [`LeaseError`] when none came within the credential's `lease_timeout`, when none can be expected by then,
     /// or when `lease_queue` requests wait already.
-    pub async fn lease(&self, credential: CredentialId) -> Result<Lease, LeaseError> {
-        match self.try_lease(credential) {
+    pub async fn lease(&self, claim: impl Into<Claim>) -> Result<Lease, LeaseError> {
+        let claim = claim.into();
+        match self.try_lease(claim) {
             Some(lease) => Ok(lease),
-            None => self.wait(credential).await,
+            None => self.wait(claim).await,
+        }
+    }
+
+    /// The claim of an account by its name.
+    ///
+    /// # Errors
+    /// [`LeaseError::LoginRequired`] where it could be made by a login, [`LeaseError::NoSuchAccount`] elsewhere.
+    pub fn claim(&self, credential: CredentialId, account: &str) -> Result<Claim, LeaseError> {
+        let group = &self.credentials[credential];
+        match group.by_name.load().get(account) {
+            Some(id) => Ok(Claim { credential, account: Some(*id) }),
+            None if group.logins.is_some() => Err(LeaseError::LoginRequired {
+                credential: Arc::clone(&group.name),
+                account: account.into(),
+                cause: super::grant::Why::Never.to_string().into(),
+            }),
+            None => Err(LeaseError::NoSuchAccount { credential: Arc::clone(&group.name) }),
         }
     }
 
     /// A lease if a valid token is there.
-    pub fn try_lease(&self, credential: CredentialId) -> Option<Lease> {
-        let group = &self.credentials[credential];
+    pub fn try_lease(&self, claim: impl Into<Claim>) -> Option<Lease> {
+        let claim = claim.into();
         let now = self.clock.now();
-        if group.accounts.len() == 1 {
-            return self.lease_of(group.accounts.start, now);
+        let accounts = self.accounts_of(claim);
+        if accounts.len() == 1 {
+            return self.lease_of(accounts.start, now);
         }
+        let group = &self.credentials[claim.credential];
         let rests = |id: &AccountId| self.accounts[*id].resting_until.load(Ordering::Relaxed) > nanos(now);
         self.choose(group, now, |id| !rests(id))
             // All rest: one that was asked to slow down is better than none.
@@ -170,7 +214,7 @@ impl TokenPool {
         now: Moment,
         may_be_used: impl Fn(&AccountId) -> bool,
     ) -> Option<Lease> {
-        let mut candidates = group.accounts.clone().filter(may_be_used);
+        let mut candidates = self.accounts_of(group.id.into()).filter(may_be_used);
         match group.strategy {
             Strategy::Failover => candidates.find_map(|id| self.lease_of(id, now)),
             Strategy::Spread => {
@@ -181,6 +225,35 @@ impl TokenPool {
                 self.lease_of(id, now)
             }
         }
+    }
+
+    /// The accounts that a claim may be met by.
+    fn accounts_of(&self, claim: Claim) -> std::ops::Range<AccountId> {
+        let group = &self.credentials[claim.credential];
+        match claim.account {
+            Some(id) => id..id + 1,
+            None if group.logins.is_none() => group.accounts.clone(),
+            // Another person's token is never as good.
+            None => match group.by_name.load().get(super::DEFAULT_ACCOUNT) {
+                Some(id) => *id..*id + 1,
+                None => 0..0,
+            },
+        }
+    }
+
+    /// The account of that name, made if a login has brought it. For the keeper.
+    pub(super) fn enrol(&self, credential: CredentialId, name: &Arc<str>) -> Option<AccountId> {
+        let group = &self.credentials[credential];
+        let known = group.by_name.load();
+        if let Some(id) = known.get(name) {
+            return Some(*id);
+        }
+        let source = group.logins.as_ref()?.source(name);
+        let id = self.accounts.push(Account::new(Arc::clone(name), credential, source, group.margin));
+        let mut grown = HashMap::clone(&known);
+        grown.insert(Arc::clone(name), id);
+        group.by_name.store(Arc::new(grown));
+        Some(id)
     }
 
     fn has_token(&self, id: AccountId, now: Moment) -> bool {
@@ -215,11 +288,12 @@ impl TokenPool {
         Some(Lease { token: Arc::clone(token), account: id })
     }
 
-    async fn wait(&self, credential: CredentialId) -> Result<Lease, LeaseError> {
-        let group = &self.credentials[credential];
+    async fn wait(&self, claim: Claim) -> Result<Lease, LeaseError> {
+        let group = &self.credentials[claim.credential];
         let _place = Place::take(group)?;
+        let accounts = self.accounts_of(claim);
         // Asking is using, whether there is a token or not.
-        group.accounts.clone().for_each(|id| self.accounts[id].used.store(true, Ordering::Relaxed));
+        accounts.clone().for_each(|id| self.accounts[id].used.store(true, Ordering::Relaxed));
         let start = self.clock.now();
         let deadline = tokio::time::Instant::now() + group.lease_timeout;
         loop {
@@ -227,19 +301,16 @@ impl TokenPool {
             tokio::pin!(changed);
             // Registered before the look, so that no change falls between the two.
             changed.as_mut().enable();
-            if let Some(lease) = self.try_lease(credential) {
+            if let Some(lease) = self.try_lease(claim) {
                 return Ok(lease);
             }
-            if group
-                .accounts
-                .clone()
-                .all(|id| self.accounts[id].machine().is_hopeless(start + group.lease_timeout))
-            {
-                return Err(self.unavailable(group));
+            let last_moment = start + group.lease_timeout;
+            if accounts.clone().all(|id| self.accounts[id].machine().is_hopeless(last_moment)) {
+                return Err(self.unavailable(claim));
             }
-            group.accounts.clone().for_each(|id| self.kick(id));
+            accounts.clone().for_each(|id| self.kick(id));
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return Err(self.unavailable(group));
+                return Err(self.unavailable(claim));
             }
         }
     }
@@ -327,11 +398,21 @@ impl TokenPool {
         }
     }
 
-    fn unavailable(&self, group: &Credential) -> LeaseError {
+    fn unavailable(&self, claim: Claim) -> LeaseError {
+        let group = &self.credentials[claim.credential];
         let now = self.clock.now();
-        let accounts = &self.accounts[group.accounts.clone()];
-        let next = accounts.iter().filter_map(|account| account.machine().next_try()).min();
-        let cause = accounts.iter().find_map(|account| account.last_error());
+        let accounts = || self.accounts_of(claim).map(|id| &self.accounts[id]);
+        let next = accounts().filter_map(|account| account.machine().next_try()).min();
+        let cause = accounts().find_map(Account::last_error);
+        let out = accounts().find(|account| account.login_required.load(Ordering::Relaxed));
+        if group.logins.is_some() && (out.is_some() || accounts().next().is_none()) {
+            return LeaseError::LoginRequired {
+                credential: Arc::clone(&group.name),
+                account: out
+                    .map_or_else(|| super::DEFAULT_ACCOUNT.into(), |account| Arc::clone(&account.name)),
+                cause: cause.unwrap_or_else(|| super::grant::Why::Never.to_string().into()),
+            };
+        }
         LeaseError::Unavailable {
             credential: Arc::clone(&group.name),
             cause: cause.unwrap_or_else(|| "the token endpoint has not answered yet".into()),
@@ -347,6 +428,36 @@ impl fmt::Debug for TokenPool {
 }
 
 impl Account {
+    fn new(
+        name: Arc<str>,
+        credential: CredentialId,
+        source: Arc<dyn TokenSource>,
+        margin: Option<Duration>,
+    ) -> Self {
+        Self {
+            name,
+            credential,
+            source,
+            current: ArcSwapOption::empty(),
+            machine: Mutex::new(Machine::new(margin)),
+            kicked: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+            resting_until: AtomicU64::new(0),
+            last_turn: AtomicU64::new(0),
+            newest: Mutex::default(),
+            login_required: AtomicBool::new(false),
+            last_error: Mutex::default(),
+            fetches: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+        }
+    }
+
+    /// The header that was given out last, in force or not.
+    pub(super) fn newest(&self) -> Option<AuthHeader> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
         // A panic while it was held left a state that is a state: each transition is one assignment at a time.
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
@@ -356,12 +467,15 @@ impl Account {
     pub(super) fn publish(&self, machine: &Machine, header: Option<AuthHeader>) {
         match (machine.held(), header) {
             (None, _) => self.current.store(None),
-            (Some(held), Some(header)) => self.current.store(Some(Arc::new(Token {
-                header,
-                generation: held.generation,
-                expires: held.expires,
-                accepted: AtomicBool::new(false),
-            }))),
+            (Some(held), Some(header)) => {
+                *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(header.clone());
+                self.current.store(Some(Arc::new(Token {
+                    header,
+                    generation: held.generation,
+                    expires: held.expires,
+                    accepted: AtomicBool::new(false),
+                })));
+            }
             (Some(_), None) => {}
         }
     }

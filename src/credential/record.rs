@@ -22,6 +22,8 @@ pub struct AccountRecord {
     pub state: State,
     /// Is there a valid token?
     pub has_token: bool,
+    /// Does nothing help but a login? A token that is left serves on.
+    pub login_required: bool,
     /// Tokens given so far.
     pub generation: u64,
     /// Seconds since the token in force was asked for.
@@ -43,7 +45,7 @@ pub struct AccountRecord {
 impl TokenPool {
     /// Every account, in the order of the configuration.
     pub fn records(&self) -> Vec<AccountRecord> {
-        self.accounts.iter().map(|account| self.record(account)).collect()
+        self.accounts.iter().map(|(_, account)| self.record(account)).collect()
     }
 
     /// Waits until an account of the credential has a token or its first fetch has failed; then its records.
@@ -53,7 +55,12 @@ impl TokenPool {
             let changed = group.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let of_group = || self.accounts.iter().filter(|account| account.credential == credential);
+            let of_group = || {
+                self.accounts
+                    .iter()
+                    .map(|(_, account)| account)
+                    .filter(|account| account.credential == credential)
+            };
             if of_group().all(|account| account.machine().attempts() > 0) {
                 return of_group().map(|account| self.record(account)).collect();
             }
@@ -66,13 +73,19 @@ impl TokenPool {
         let now = self.clock.now();
         let machine = account.machine();
         let held = machine.held();
+        let has_token = held.is_some_and(|held| held.expires.is_none_or(|at| now < at));
+        let login_required = account.login_required.load(Ordering::Relaxed);
         let seconds = |span: Duration| (span.as_secs_f64() * 1000.0).round() / 1000.0;
         AccountRecord {
             credential: Arc::clone(&credential.name),
             account: Arc::clone(&account.name),
             required: credential.required,
-            state: machine.state(now),
-            has_token: held.is_some_and(|held| held.expires.is_none_or(|at| now < at)),
+            state: match machine.state(now) {
+                State::Dead | State::Failing if !has_token && login_required => State::LoginRequired,
+                state => state,
+            },
+            has_token,
+            login_required,
             generation: machine.generation(),
             age_seconds: held.map(|held| seconds(now.since(held.issued))),
             expires_in_seconds: held.and_then(|held| held.expires).map(|at| seconds(at.since(now))),

@@ -13,23 +13,34 @@ use form_urlencoded::{Serializer, byte_serialize};
 use http::{HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
+use super::grant::Why;
 use super::header::{AuthHeader, IllegalCharacter};
 use super::machine::Span;
 use crate::clock::Clock;
 use crate::config::{ApiClient, AuthMethod, BasicEncoding, ClientCredentials, Encoding};
 use crate::fetch::{CallError, post_form};
+use crate::oauth::OAuthError;
 use crate::oauth::answer::{self, AnswerError, Given};
 use crate::secret::reader::SecretReader;
 use crate::secret::{CommandLine, Secret, SecretError, SecretSource};
+use crate::store::StoreError;
 use crate::tls::Connector;
 
 /// How often a static secret that a command prints is asked for again.
 const EXEC_SECRET_REFRESH: Duration = Duration::from_secs(300);
 
+/// What is wanted of a source.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// What the pool has given out last: it is refused or about to expire, and any other will do. None: whatever is at
+    /// hand. Only sources that share what they fetch look at it.
+    pub unlike: Option<AuthHeader>,
+}
+
 /// The thing that can fetch a token.
 pub trait TokenSource: fmt::Debug + Send + Sync {
     /// Fetches once. Bounded in time and size.
-    fn fetch(&self) -> Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + '_>>;
+    fn fetch(&self, wish: Wish) -> Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + '_>>;
 
     /// Files whose change means that another fetch may bring something else.
     fn watched_files(&self) -> Vec<PathBuf>;
@@ -67,6 +78,31 @@ pub enum FetchError {
         /// What happened, without the command's own output.
         reason: String,
     },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nothing but a login helps.
+    #[error("a login is needed: {why}; run: sidekey login {credential} --account {account}")]
+    LoginRequired {
+        /// The credential.
+        credential: Arc<str>,
+        /// Why.
+        why: Why,
+        /// The account.
+        account: Arc<str>,
+    },
+    /// The refresh token may be used up or not.
+    #[error("it is uncertain whether the refresh token was used up; one careful try follows")]
+    Uncertain {
+        /// Not before this has passed.
+        retry_in: Duration,
+        /// What happened, where it happened here.
+        #[source]
+        source: Option<OAuthError>,
+    },
+    /// What an authorization server said.
+    #[error(transparent)]
+    OAuth(#[from] OAuthError),
     /// The task that fetched is gone.
     #[error("the fetch was cut short")]
     Cut,
@@ -77,6 +113,8 @@ impl FetchError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Answer(error) => error.is_permanent(),
+            Self::OAuth(error) => error.is_permanent(),
+            Self::LoginRequired { .. } => true,
             // Files are watched: a mended one is noticed at once, whatever the pause.
             Self::Secret(error) => !matches!(error, SecretError::Command { .. }),
             Self::Header(_) => true,
@@ -89,6 +127,11 @@ impl FetchError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Answer(error) => error.retry_after(),
+            Self::OAuth(error) => error.retry_after(),
+            Self::Uncertain { retry_in, source } => {
+                let asked = source.as_ref().and_then(OAuthError::retry_after).unwrap_or_default();
+                Some(asked.max(*retry_in))
+            }
             _ => None,
         }
     }
@@ -127,7 +170,7 @@ pub enum StaticForm {
 }
 
 impl TokenSource for StaticSource {
-    fn fetch(&self) -> Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + '_>> {
+    fn fetch(&self, _: Wish) -> Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + '_>> {
         Box::pin(async {
             let secret = self.reader.read(&self.secret).await?;
             let header = match &self.form {
@@ -163,7 +206,7 @@ pub struct ClientCredentialsSource {
 }
 
 impl TokenSource for ClientCredentialsSource {
-    fn fetch(&self) -> Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + '_>> {
+    fn fetch(&self, _: Wish) -> Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + '_>> {
         Box::pin(async {
             let secret = match &self.client.client_secret {
                 Some(source) => Some(self.reader.read(source).await?),
@@ -251,7 +294,7 @@ pub struct ExecSource {
 }
 
 impl TokenSource for ExecSource {
-    fn fetch(&self) -> Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + '_>> {
+    fn fetch(&self, _: Wish) -> Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + '_>> {
         Box::pin(async {
             let output =
                 Zeroizing::new(self.reader.run(&self.command, self.timeout).await.map_err(|reason| {
@@ -359,7 +402,7 @@ mod tests {
             reader: SecretReader::new(["HOME".to_owned()]),
             clock: Clock::system(),
         };
-        let fetched = source.fetch().await.unwrap();
+        let fetched = source.fetch(Wish::default()).await.unwrap();
         assert_eq!(fetched.header.value(), "Bearer tx");
         assert_eq!(fetched.span.lifetime, Some(Duration::from_secs(60)));
     }

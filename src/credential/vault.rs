@@ -1,14 +1,117 @@
-//! The vault: grants and shared tokens in the store, and what this process knows of them that the store may not.
+//! The vault: grants in the store, and what this process knows of them that the store may not.
+//!
+//! A store can fail in two ways that would cost a login: it cannot be written when a refresh has brought a new token,
+//! or it forgets what was written (a fail-over, a restart without its file). So the vault remembers the newest grant of
+//! each account: one that could not be saved is used from memory and saved as soon as that works, and one that the
+//! store has an older version of is written over it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::clock::Clock;
+use tokio::sync::{Notify, mpsc};
+use tracing::{info, warn};
+
+use super::grant::{Grant, Life};
+use crate::clock::{Clock, Moment};
 use crate::oauth::{Granted, OAuthClient, OAuthError};
-use crate::store::{Backend, Key, StoreError};
+use crate::store::{self, Backend, Key, Lock, StoreError};
+use crate::telemetry::chain;
+
+/// How often the store is asked whether somebody logged in or out, and unsaved grants are tried again.
+const ROUND: Duration = Duration::from_secs(1);
+/// How often a store that stays out of order is told of in the log.
+const REMINDER: Duration = Duration::from_secs(60);
+/// How long to wait between two tries for a lock that somebody has; up to twice that.
+pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(40);
 
 /// Keeps grants in a store, so that none is lost that can be kept. One for a process.
-#[derive(Debug)]
-pub struct Vault {}
+pub struct Vault {
+    pub(super) backend: Arc<dyn Backend>,
+    clock: Clock,
+    known: Mutex<HashMap<Key, Known>>,
+    health: Mutex<Health>,
+    counts: Counts,
+    /// The store's epoch as far as this process has acted on it.
+    epoch: tokio::sync::Mutex<Option<u64>>,
+    changed: Changes,
+    presenting: Presenting,
+}
+
+/// Refresh tokens that are being presented at this moment: none of them may be cut off.
+#[derive(Default)]
+struct Presenting {
+    count: AtomicUsize,
+    closed: AtomicBool,
+    ended: Notify,
+}
+
+/// While it is there, a refresh token is being presented.
+pub(super) struct Presentation<'a>(&'a Presenting);
+
+impl Drop for Presentation<'_> {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.ended.notify_waiters();
+    }
+}
+
+/// The newest grant that this process has seen of an account.
+struct Known {
+    grant: Grant,
+    unsaved: Option<Unsaved>,
+}
+
+/// What the store does not have yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unsaved {
+    /// The outcome of a refresh: gives way to anything newer.
+    Outcome,
+    /// A login: goes over whatever is there.
+    Login,
+}
+
+#[derive(Default)]
+struct Health {
+    failure: Option<Arc<str>>,
+    told: Option<Moment>,
+}
+
+#[derive(Default)]
+struct Counts {
+    uncertain: AtomicU64,
+    recovered: AtomicU64,
+    lost: AtomicU64,
+    forgotten: AtomicU64,
+}
+
+struct Changes {
+    sender: mpsc::UnboundedSender<Change>,
+    receiver: Mutex<Option<mpsc::UnboundedReceiver<Change>>>,
+    /// Told when there is something to save.
+    unsaved: Notify,
+}
+
+/// Which grants somebody has changed by a login or a logout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// This one.
+    One(Key),
+    /// Perhaps any.
+    Any,
+}
+
+/// A grant as it stands.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    pub(super) grant: Option<Grant>,
+    /// Its revision in the store; none: the store does not answer, or has not got it.
+    pub(super) revision: Option<u64>,
+    /// Is it held in memory alone?
+    pub(super) unsaved: bool,
+}
 
 /// What a logout did.
 #[derive(Debug)]
@@ -20,10 +123,44 @@ pub struct LoggedOut {
     pub revoked: Result<bool, OAuthError>,
 }
 
+/// The vault's state as data, for status and metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct VaultRecord {
+    /// Did the last call to the store succeed?
+    pub writable: bool,
+    /// What it failed with.
+    pub error: Option<Arc<str>>,
+    /// Grants that are in memory alone.
+    pub unsaved: usize,
+    /// Refresh tokens that were presented without a known outcome.
+    pub uncertain: u64,
+    /// Those of them that a second try brought back.
+    pub recovered: u64,
+    /// Those that were lost for good.
+    pub lost: u64,
+    /// Grants that the store had lost or had an older version of, and was given back.
+    pub restored: u64,
+}
+
 impl Vault {
     /// A vault on a store.
-    pub fn new(_backend: Arc<dyn Backend>, _clock: Clock) -> Arc<Self> {
-        todo!()
+    pub fn new(backend: Arc<dyn Backend>, clock: Clock) -> Arc<Self> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        Arc::new(Self {
+            backend,
+            clock,
+            known: Mutex::default(),
+            health: Mutex::default(),
+            counts: Counts::default(),
+            epoch: tokio::sync::Mutex::default(),
+            changed: Changes { sender, receiver: Mutex::new(Some(receiver)), unsaved: Notify::new() },
+            presenting: Presenting::default(),
+        })
+    }
+
+    /// A vault on this process's memory.
+    pub fn in_memory(clock: &Clock) -> Arc<Self> {
+        Self::new(store::in_memory(clock), clock.clone())
     }
 
     /// Keeps what a login yielded, in place of an older grant, and tells every instance on the store. A running pool
@@ -32,15 +169,391 @@ impl Vault {
     /// # Errors
     /// When the store cannot be written: the grant is kept in memory then, and writing is tried again; for a command
     /// that ends, that is a failure.
-    pub async fn log_in(&self, _key: &Key, _granted: &Granted) -> Result<(), StoreError> {
-        todo!()
+    pub async fn log_in(&self, key: &Key, granted: &Granted) -> Result<(), StoreError> {
+        let saved = loop {
+            let (earlier, revision) = match self.read_store(key).await {
+                Ok((stored, revision)) => (self.newest(key, stored), revision),
+                Err(error) => {
+                    let grant = Grant::of_login(granted, self.remembered(key).as_ref(), self.clock.wall());
+                    self.keep(key, grant, Unsaved::Login);
+                    break Err(error);
+                }
+            };
+            let grant = Grant::of_login(granted, earlier.as_ref(), self.clock.wall());
+            match self.write(key, &grant, revision).await {
+                Ok(_) => break Ok(()),
+                Err(StoreError::Conflict) => {}
+                Err(error) => {
+                    self.keep(key, grant, Unsaved::Login);
+                    break Err(error);
+                }
+            }
+        };
+        self.tell_all(key).await;
+        saved
     }
 
     /// Revokes an account's grant and forgets it, and tells every instance on the store.
     ///
     /// # Errors
     /// When the store cannot be read or written, or somebody refreshes the grant for too long.
-    pub async fn log_out(&self, _key: &Key, _client: &OAuthClient) -> Result<LoggedOut, StoreError> {
-        todo!()
+    pub async fn log_out(&self, key: &Key, client: &OAuthClient) -> Result<LoggedOut, StoreError> {
+        // A refresh that runs would bring a token that nobody revokes.
+        let lock = self.wait_for_lock(key, client.limit()).await?;
+        let done = self.log_out_locked(key, client).await;
+        self.give_back(lock).await;
+        self.tell_all(key).await;
+        done
+    }
+
+    async fn log_out_locked(&self, key: &Key, client: &OAuthClient) -> Result<LoggedOut, StoreError> {
+        let (stored, mut revision) = self.read_store(key).await?;
+        let Some(mut grant) = self.newest(key, stored) else {
+            return Ok(LoggedOut { existed: false, revoked: Ok(false) });
+        };
+        let revoked = match grant.refresh_token() {
+            Some(token) => client.revoke(token).await,
+            None => Ok(false),
+        };
+        let existed = grant.life != Life::LoggedOut;
+        loop {
+            match self.write(key, &grant.logged_out(), revision).await {
+                Ok(_) => return Ok(LoggedOut { existed, revoked }),
+                Err(StoreError::Conflict) => {
+                    let (stored, now) = self.read_store(key).await?;
+                    grant = self.newest(key, stored).unwrap_or(grant);
+                    revision = now;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The changes that somebody's login or logout makes, once: whoever takes it hears of them.
+    pub(super) fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+        self.changed.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The state, as data.
+    pub fn record(&self) -> VaultRecord {
+        let error = self.health().failure.clone();
+        VaultRecord {
+            writable: error.is_none(),
+            error,
+            unsaved: self.known().values().filter(|known| known.unsaved.is_some()).count(),
+            uncertain: self.counts.uncertain.load(Ordering::Relaxed),
+            recovered: self.counts.recovered.load(Ordering::Relaxed),
+            lost: self.counts.lost.load(Ordering::Relaxed),
+            restored: self.counts.forgotten.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Looks after the store for ever: saves what could not be saved, and notices logins elsewhere.
+    pub async fn tend(self: Arc<Self>) {
+        if self.backend.is_shared() {
+            self.look_for_changes().await;
+        }
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(ROUND) => {}
+                () = self.changed.unsaved.notified() => tokio::time::sleep(ROUND / 4).await,
+            }
+            self.save_unsaved().await;
+            if self.backend.is_shared() {
+                self.look_for_changes().await;
+            }
+        }
+    }
+
+    /// Begins a presentation; none: the process stops, and none may begin any more.
+    pub(super) fn presents(&self) -> Option<Presentation<'_>> {
+        self.presenting.count.fetch_add(1, Ordering::AcqRel);
+        let presentation = Presentation(&self.presenting);
+        // Counted before it is asked, so that whoever closes either sees this one or is seen by it.
+        (!self.presenting.closed.load(Ordering::Acquire)).then_some(presentation)
+    }
+
+    /// Lets the presentations that run come to their end and starts no others; saves what is unsaved. For the end of
+    /// the process: one that is cut off leaves a riddle that may cost the grant.
+    pub async fn close(&self) {
+        self.presenting.closed.store(true, Ordering::Release);
+        loop {
+            let ended = self.presenting.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.presenting.count.load(Ordering::Acquire) == 0 {
+                break;
+            }
+            ended.await;
+        }
+        self.save_unsaved().await;
+    }
+
+    /// An account's grant: the newer of what the store has and what this process knows.
+    ///
+    /// # Errors
+    /// When the store does not answer and this process knows of none.
+    pub(super) async fn view(&self, key: &Key) -> Result<View, StoreError> {
+        let (stored, revision) = match self.read_store(key).await {
+            Ok(read) => read,
+            Err(error) => {
+                let unsaved = self.is_unsaved(key);
+                let Some(grant) = self.remembered(key) else { return Err(error) };
+                return Ok(View { grant: Some(grant), revision: None, unsaved });
+            }
+        };
+        let newest = self.newest(key, stored.clone());
+        let unsaved = self.is_unsaved(key);
+        if newest == stored || unsaved {
+            return Ok(View { grant: newest, revision: Some(revision), unsaved });
+        }
+        // The store has lost it, or has an older one that must never be used again.
+        let Some(grant) = newest else { return Ok(View { grant: None, revision: Some(revision), unsaved }) };
+        self.counts.forgotten.fetch_add(1, Ordering::Relaxed);
+        warn!(
+            credential = %key.credential, account = %key.account,
+            "the store has {} of this grant; what this instance knows is written over it",
+            if stored.is_some() { "an older version" } else { "lost its record" }
+        );
+        let revision = self.write(key, &grant, revision).await.ok();
+        Ok(View { grant: Some(grant), revision, unsaved })
+    }
+
+    /// Writes a step of a refresh down before it is made.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when somebody else was there; others when the store cannot be written.
+    pub(super) async fn write(&self, key: &Key, grant: &Grant, revision: u64) -> Result<u64, StoreError> {
+        let written = self.backend.write(key, revision, &grant.to_bytes(), None).await;
+        match &written {
+            Ok(_) => {
+                self.is_well();
+                self.known().insert(key.clone(), Known { grant: grant.clone(), unsaved: None });
+            }
+            Err(StoreError::Conflict) => self.is_well(),
+            Err(error) => self.failed(error),
+        }
+        written
+    }
+
+    /// Writes the outcome of a refresh down, whatever it takes: what cannot be saved is kept in memory. Gives the grant
+    /// in force, which is somebody else's if that is newer.
+    pub(super) async fn settle(&self, key: &Key, grant: Grant, revision: Option<u64>) -> Grant {
+        let Some(mut revision) = revision else {
+            self.keep(key, grant.clone(), Unsaved::Outcome);
+            return grant;
+        };
+        loop {
+            match self.write(key, &grant, revision).await {
+                Ok(_) => return grant,
+                Err(StoreError::Conflict) => {}
+                Err(_) => break,
+            }
+            match self.read_store(key).await {
+                Ok((Some(stored), _)) if !grant.is_newer_than(&stored) => {
+                    self.known().insert(key.clone(), Known { grant: stored.clone(), unsaved: None });
+                    return stored;
+                }
+                Ok((_, now)) => revision = now,
+                Err(_) => break,
+            }
+        }
+        self.keep(key, grant.clone(), Unsaved::Outcome);
+        grant
+    }
+
+    /// The lock on a grant, for so long that a fetch of `limit` surely fits; waits for it within reason.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when somebody has it for too long.
+    pub(super) async fn wait_for_lock(
+        &self,
+        key: &Key,
+        limit: Duration,
+    ) -> Result<Box<dyn Lock>, StoreError> {
+        let span = lock_span(limit);
+        let deadline = self.clock.now() + span + Duration::from_secs(1);
+        loop {
+            if let Some(lock) = self.try_lock(key, limit).await? {
+                return Ok(lock);
+            }
+            if self.clock.now() >= deadline {
+                return Err(StoreError::Busy);
+            }
+            tokio::time::sleep(LOCK_PAUSE.mul_f64(1.0 + fastrand::f64())).await;
+        }
+    }
+
+    /// The same, without waiting.
+    pub(super) async fn try_lock(
+        &self,
+        key: &Key,
+        limit: Duration,
+    ) -> Result<Option<Box<dyn Lock>>, StoreError> {
+        let lock = self.backend.lock(key, lock_span(limit)).await;
+        match &lock {
+            Ok(_) => self.is_well(),
+            Err(error) => self.failed(error),
+        }
+        lock
+    }
+
+    /// Gives a lock back. It would end by itself, so that a failure costs no more than time.
+    pub(super) async fn give_back(&self, lock: Box<dyn Lock>) {
+        if let Err(error) = lock.release().await {
+            self.failed(&error);
+        }
+    }
+
+    pub(super) fn count_uncertain(&self) {
+        self.counts.uncertain.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_recovered(&self) {
+        self.counts.recovered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_lost(&self) {
+        self.counts.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn read_store(&self, key: &Key) -> Result<(Option<Grant>, u64), StoreError> {
+        let read = self.backend.read(key).await.and_then(|stored| match stored {
+            None => Ok((None, 0)),
+            Some(stored) => match Grant::from_bytes(&stored.content) {
+                Some(grant) => Ok((Some(grant), stored.revision)),
+                None => Err(StoreError::Unknown),
+            },
+        });
+        match &read {
+            // That it can be read says nothing of writing.
+            Ok(_) => {}
+            Err(error) => self.failed(error),
+        }
+        read
+    }
+
+    /// The newer of what the store has and what is known; remembered.
+    fn newest(&self, key: &Key, stored: Option<Grant>) -> Option<Grant> {
+        let mut all = self.known();
+        match (stored, all.get(key)) {
+            (None, known) => known.map(|known| known.grant.clone()),
+            // One of the same generation may have a newer intent.
+            (Some(stored), Some(known)) if known.grant.is_newer_than(&stored) => Some(known.grant.clone()),
+            (Some(stored), Some(Known { unsaved: Some(Unsaved::Login), grant })) => {
+                Some(if stored.is_newer_than(grant) { grant.clone() } else { stored })
+            }
+            (Some(stored), _) => {
+                all.insert(key.clone(), Known { grant: stored.clone(), unsaved: None });
+                Some(stored)
+            }
+        }
+    }
+
+    fn keep(&self, key: &Key, grant: Grant, unsaved: Unsaved) {
+        self.known().insert(key.clone(), Known { grant, unsaved: Some(unsaved) });
+        self.changed.unsaved.notify_one();
+    }
+
+    async fn save_unsaved(&self) {
+        let unsaved: Vec<_> = self
+            .known()
+            .iter()
+            .filter_map(|(key, known)| Some((key.clone(), known.grant.clone(), known.unsaved?)))
+            .collect();
+        for (key, mut grant, kind) in unsaved {
+            let Ok((stored, revision)) = self.read_store(&key).await else { continue };
+            if let Some(stored) = stored
+                && !grant.is_newer_than(&stored)
+            {
+                if kind == Unsaved::Outcome {
+                    self.known().insert(key, Known { grant: stored, unsaved: None });
+                    continue;
+                }
+                grant.generation = stored.generation + 1;
+            }
+            // A conflict is looked at in the next round.
+            if self.write(&key, &grant, revision).await.is_ok() {
+                info!(credential = %key.credential, account = %key.account, "the grant is saved now");
+                let _ = self.backend.announce().await;
+            }
+        }
+    }
+
+    async fn look_for_changes(&self) {
+        let mut seen = self.epoch.lock().await;
+        match self.backend.epoch().await {
+            Ok(epoch) => {
+                if seen.replace(epoch) != Some(epoch) {
+                    // The first look counts as well: what there is, is news.
+                    // Whoever listened is gone only when the process stops.
+                    let _ = self.changed.sender.send(Change::Any);
+                }
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Tells this process's pool and all others of a login or logout.
+    async fn tell_all(&self, key: &Key) {
+        let _ = self.changed.sender.send(Change::One(key.clone()));
+        let mut seen = self.epoch.lock().await;
+        if let Err(error) = self.backend.announce().await {
+            self.failed(&error);
+            return;
+        }
+        // Our own announcement is no news to us, where nobody else's fell between.
+        if let (Some(before), Ok(now)) = (*seen, self.backend.epoch().await)
+            && now == before + 1
+        {
+            *seen = Some(now);
+        }
+    }
+
+    fn remembered(&self, key: &Key) -> Option<Grant> {
+        self.known().get(key).map(|known| known.grant.clone())
+    }
+
+    fn is_unsaved(&self, key: &Key) -> bool {
+        self.known().get(key).is_some_and(|known| known.unsaved.is_some())
+    }
+
+    fn failed(&self, error: &StoreError) {
+        let now = self.clock.now();
+        let mut health = self.health();
+        let text = chain(error);
+        let is_new = health.failure.as_deref() != Some(&*text);
+        if is_new || health.told.is_none_or(|told| now.since(told) >= REMINDER) {
+            warn!("the store is out of order; tokens serve on from memory: {text}");
+            health.told = Some(now);
+        }
+        health.failure = Some(text.into());
+    }
+
+    fn is_well(&self) {
+        let mut health = self.health();
+        if health.failure.take().is_some() {
+            health.told = None;
+            info!("the store works again");
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long a lock is taken for: a fetch, what is written before and after, and time to notice that it is late.
+fn lock_span(limit: Duration) -> Duration {
+    limit * 2 + Duration::from_secs(2)
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vault").field("backend", &self.backend).finish_non_exhaustive()
     }
 }

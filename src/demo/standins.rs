@@ -1,9 +1,9 @@
-//! Stand-ins of Aura, a Neo4j server and Neon on loopback, for the demo and for tests.
+//! Stand-ins of Aura, a Neo4j server, Neon and Neon's authorization server on loopback, for the demo and for tests.
 //!
 //! Each listens on a free port of 127.0.0.1, keeps a [`Record`] of what it received, and stops when its handle
 //! is dropped. None of them holds anything real: their credentials are made up, their data is fixed.
 //!
-//! Every stand-in also answers these, under any path prefix and after the same authorization check as its API:
+//! Every stand-in of an API also answers these, under any path prefix and after the same authorization check as its API:
 //!
 //! | path | answer |
 //! |---|---|
@@ -16,6 +16,7 @@
 //! | `/small` | a fixed short text, cheap to make |
 
 pub mod aura;
+pub mod authorization;
 pub mod neo4j;
 pub mod neon;
 pub mod record;
@@ -27,6 +28,7 @@ mod oauth;
 mod serve;
 
 pub use aura::Aura;
+pub use authorization::AuthorizationServer;
 pub use body::Checksum;
 pub use neo4j::Neo4j;
 pub use neon::Neon;

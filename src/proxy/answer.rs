@@ -51,7 +51,7 @@ fn neo4j_code(public: &Public) -> String {
         "credential_unavailable" | "overloaded" | "upstream_unreachable" | "upstream_timeout" => {
             "TransientError.General"
         }
-        "forbidden_host" | "cross_site" => "ClientError.Security",
+        "forbidden_host" | "cross_site" | "not_allowed" | "login_required" => "ClientError.Security",
         "upstream_protocol" => "DatabaseError.General",
         _ => "ClientError.Request",
     };

@@ -1,5 +1,6 @@
 //! What can go wrong with a request: for the log, and in the caller's words.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -18,6 +19,9 @@ pub enum ProxyError {
     /// It cannot be forwarded as it is.
     #[error("{0}")]
     BadRequest(&'static str),
+    /// The caller may not do that.
+    #[error("{0}")]
+    NotAllowed(&'static str),
     /// No route matches.
     #[error("no route matches")]
     NoRoute,
@@ -54,12 +58,17 @@ pub(super) struct Public {
     pub(super) code: &'static str,
     /// `error` of Proxy-Status (RFC 9209 §2.3).
     pub(super) proxy_error: &'static str,
-    pub(super) text: &'static str,
+    pub(super) text: Cow<'static, str>,
 }
 
 impl ProxyError {
     pub(super) fn public(&self) -> Public {
-        let of = |status, code, proxy_error, text| Public { status, code, proxy_error, text };
+        let of = |status, code, proxy_error, text: &'static str| Public {
+            status,
+            code,
+            proxy_error,
+            text: Cow::Borrowed(text),
+        };
         let unreachable =
             |proxy_error, text| of(StatusCode::BAD_GATEWAY, "upstream_unreachable", proxy_error, text);
         match self {
@@ -96,6 +105,22 @@ impl ProxyError {
                 "proxy_internal_error",
                 "No valid token can be had at the moment; the log of sidekey says why.",
             ),
+            Self::Lease(LeaseError::LoginRequired { credential, account, .. }) => Public {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: "login_required",
+                proxy_error: "proxy_internal_error",
+                text: Cow::Owned(format!(
+                    "Nobody has logged in to this account, or the login is over. Run: sidekey login {credential} \
+                     --account {account}"
+                )),
+            },
+            Self::Lease(LeaseError::NoSuchAccount { .. }) => of(
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "http_request_error",
+                "The account that the request names is not in the configuration.",
+            ),
+            Self::NotAllowed(text) => of(StatusCode::FORBIDDEN, "not_allowed", "http_request_denied", text),
             Self::Lease(LeaseError::QueueFull { .. }) => of(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",
@@ -151,7 +176,7 @@ impl ProxyError {
     }
 
     /// What the caller is told.
-    pub fn public_text(&self) -> &'static str {
+    pub fn public_text(&self) -> Cow<'static, str> {
         self.public().text
     }
 
@@ -173,6 +198,8 @@ impl ProxyError {
                     .map(|seconds| seconds.max(1))
             }
             Self::Lease(LeaseError::QueueFull { .. }) => Some(1),
+            // Somebody has to do something first.
+            Self::Lease(LeaseError::LoginRequired { .. }) => Some(60),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue};
 
 use super::error::ProxyError;
 use super::headers;
@@ -17,6 +18,15 @@ pub struct Rules {
     routes: Vec<Route>,
     /// By listener: is it reached by a name, which could be a lie?
     by_name: Vec<bool>,
+    /// By route: the header in which callers name the account.
+    account_headers: Vec<Option<HeaderName>>,
+}
+
+/// The longest name of an account.
+const MAX_ACCOUNT: usize = 128;
+
+fn account_header(config: &Config, route: &Route) -> Option<HeaderName> {
+    config.credentials[route.credential?].account_header.clone()
 }
 
 /// Where a request goes.
@@ -28,6 +38,8 @@ pub struct Plan<'a> {
     pub index: usize,
     /// Path and query upstream.
     pub target: PathAndQuery,
+    /// The account that the caller names: visible ASCII.
+    pub account: Option<HeaderValue>,
 }
 
 impl Rules {
@@ -40,6 +52,7 @@ impl Rules {
             guard: Guard::new(hosts.map(String::as_str)),
             table: RouteTable::new(&config.routes, listeners.len()),
             routes: config.routes.clone(),
+            account_headers: config.routes.iter().map(|route| account_header(config, route)).collect(),
             by_name: listeners.iter().map(|listener| matches!(listener.bind, Bind::Tcp(_))).collect(),
         }
     }
@@ -47,6 +60,34 @@ impl Rules {
     /// The routes, in the order of the configuration.
     pub fn routes(&self) -> &[Route] {
         &self.routes
+    }
+
+    /// The header in which a route's callers name the account; not for the upstream.
+    pub fn account_header(&self, route: usize) -> Option<&HeaderName> {
+        self.account_headers[route].as_ref()
+    }
+
+    /// The account that a caller names, where it may and must.
+    fn account(&self, index: usize, head: &Parts) -> Result<Option<HeaderValue>, ProxyError> {
+        let (Some(name), route) = (&self.account_headers[index], &self.routes[index]) else {
+            return Ok(None);
+        };
+        let mut values = head.headers.get_all(name).iter();
+        let Some(value) = values.next() else {
+            let text = "The request names no account; name one in the header that is for it.";
+            return if route.account.is_some() { Ok(None) } else { Err(ProxyError::BadRequest(text)) };
+        };
+        if values.next().is_some() {
+            return Err(ProxyError::BadRequest("The request names more than one account."));
+        }
+        let account = value.as_bytes();
+        if account.is_empty() || account.len() > MAX_ACCOUNT || !account.iter().all(u8::is_ascii_graphic) {
+            return Err(ProxyError::BadRequest("What the request names is no account's name."));
+        }
+        if route.account.as_ref().is_some_and(|only| only.as_bytes() != account) {
+            return Err(ProxyError::NotAllowed("This route is for another account than the request names."));
+        }
+        Ok(Some(value.clone()))
     }
 
     /// Where a request goes, or why it does not, and in whose error shape to say so.
@@ -75,6 +116,7 @@ impl Rules {
             .or_else(|| (path == "/" || path.is_empty()).then(|| PathAndQuery::from_static("/")))
             .and_then(|whole| route::target(&route.upstream, &whole, found.prefix));
         let target = target.ok_or((ProxyError::BadRequest("The target is not a path."), provider))?;
-        Ok(Plan { route, index: found.route, target })
+        let account = self.account(found.route, head).map_err(|error| (error, provider))?;
+        Ok(Plan { route, index: found.route, target, account })
     }
 }

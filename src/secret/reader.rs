@@ -30,13 +30,23 @@ impl SecretReader {
             SecretSource::Env(name) => secret::read_env(name),
             SecretSource::File(path) => secret::read_file(path),
             SecretSource::Value(secret) => Ok(secret.clone()),
-            SecretSource::Exec(command) => {
-                let output = self.run(command, EXEC_SECRET_TIMEOUT).await.map_err(|reason| {
-                    SecretError::Command { command: command.program().to_owned(), reason }
-                })?;
-                secret::clean(output, &format!("what the command {:?} printed", command.program()))
-            }
+            SecretSource::Exec(command) => secret::clean(self.output(command).await?, &printed(command)),
         }
+    }
+
+    /// Reads a secret of several lines now, such as a key in PEM.
+    pub async fn read_text(&self, source: &SecretSource) -> Result<Secret, SecretError> {
+        match source {
+            SecretSource::Env(name) => secret::read_text_env(name),
+            SecretSource::File(path) => secret::read_text_file(path),
+            SecretSource::Value(secret) => Ok(secret.clone()),
+            SecretSource::Exec(command) => secret::clean_text(self.output(command).await?, &printed(command)),
+        }
+    }
+
+    async fn output(&self, command: &CommandLine) -> Result<Vec<u8>, SecretError> {
+        let failed = |reason| SecretError::Command { command: command.program().to_owned(), reason };
+        self.run(command, EXEC_SECRET_TIMEOUT).await.map_err(failed)
     }
 
     /// Runs a command without a shell and gives its standard output, or what went wrong.
@@ -76,9 +86,28 @@ impl SecretReader {
     }
 }
 
+fn printed(command: &CommandLine) -> String {
+    format!("what the command {:?} printed", command.program())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_text_of_several_lines_is_read_whole_from_a_file_and_from_a_command() {
+        let text = "-----BEGIN-----\nabc\n-----END-----\n";
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key.pem");
+        std::fs::write(&path, text).unwrap();
+        let command = vec!["/bin/cat".to_owned(), path.display().to_string()];
+        let reader = SecretReader::new([]);
+        for source in [SecretSource::File(path), SecretSource::Exec(command.into())] {
+            assert_eq!(reader.read_text(&source).await.unwrap().expose(), text, "{source:?}");
+            let refused = reader.read(&source).await;
+            assert!(matches!(refused, Err(SecretError::ControlCharacter(_))), "{source:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_command_that_fails_hangs_or_floods_is_named_without_its_output() {

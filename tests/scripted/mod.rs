@@ -13,7 +13,7 @@ use sidekey::config::{Encoding, Strategy};
 use sidekey::credential::header::AuthHeader;
 use sidekey::credential::machine::Span;
 use sidekey::credential::pool::CredentialSpec;
-use sidekey::credential::source::{FetchError, Fetched, TokenSource};
+use sidekey::credential::source::{FetchError, Fetched, TokenSource, Wish};
 use sidekey::credential::{Keeper, TokenPool};
 use sidekey::oauth::answer::AnswerError;
 use sidekey::secret::Secret;
@@ -81,7 +81,7 @@ impl fmt::Debug for Script {
 }
 
 impl TokenSource for Script {
-    fn fetch(&self) -> Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + '_>> {
+    fn fetch(&self, _: Wish) -> Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + '_>> {
         let call = {
             let mut calls = self.calls.lock().expect("no test panics while it holds this");
             calls.push(Instant::now());
@@ -140,6 +140,7 @@ pub(crate) fn spec(scripts: &[&Arc<Script>]) -> CredentialSpec {
         name: "scripted".into(),
         accounts: scripts.iter().enumerate().map(account).collect(),
         strategy: Strategy::Failover,
+        logins: None,
         required: true,
         lease_timeout: Duration::from_secs(10),
         lease_queue: 100_000,

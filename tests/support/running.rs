@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sidekey::app::{App, StartError};
+use sidekey::app::{App, StartError, vault_of};
 use sidekey::clock::Clock;
 use sidekey::config::{Config, Environment, LoadOptions, Source, load};
-use sidekey::credential::TokenPool;
 use sidekey::credential::record::AccountRecord;
+use sidekey::credential::{TokenPool, Vault};
 use sidekey::demo::standins::Aura;
 
 use super::PATIENCE;
@@ -67,7 +67,25 @@ pub(crate) fn config(text: &str) -> Config {
 
 /// Starts what the text says, if it can be started.
 pub(crate) fn try_sidekey(text: &str) -> Result<Running, StartError> {
-    let app = App::start(&config(text), &Clock::system())?;
+    let clock = Clock::system();
+    started(&config(text), &clock, Vault::in_memory(&clock))
+}
+
+/// Starts what the text says, with the store that it says.
+pub(crate) async fn sidekey_on_store(text: &str) -> Running {
+    let (config, clock) = (config(text), Clock::system());
+    let vault = vault_of(&config, &clock).await.unwrap_or_else(|error| panic!("{error}\n{text}"));
+    started(&config, &clock, vault).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// Starts what the text says, on a vault of the test's.
+pub(crate) fn sidekey_on(text: &str, vault: &std::sync::Arc<Vault>) -> Running {
+    let started = started(&config(text), &Clock::system(), std::sync::Arc::clone(vault));
+    started.unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn started(config: &Config, clock: &Clock, vault: std::sync::Arc<Vault>) -> Result<Running, StartError> {
+    let app = App::start(config, clock, vault)?;
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let addr = app.addresses().iter().find_map(|address| address.socket).unwrap_or(nowhere);
     Ok(Running { addr, app })

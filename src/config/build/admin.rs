@@ -1,14 +1,15 @@
 //! The admin listener and the one for probes.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::listener::Listeners;
 use super::secrets;
-use crate::config::Admin;
 use crate::config::context::Context;
+use crate::config::diagnostic::At;
 use crate::config::document::{Node, Table};
+use crate::config::{Admin, RedirectUri};
 
-const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7601);
+const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7601);
 
 /// Reads `admin`, `admin_token`, `quitquitquit` and `health` of `[server]`.
 pub(super) fn admin(server: &Table, listeners: &Listeners, context: &mut Context<'_>) -> Admin {
@@ -39,6 +40,47 @@ pub(super) fn admin(server: &Table, listeners: &Listeners, context: &mut Context
         open_quit: server.text("quitquitquit") == Some("open"),
         health,
     }
+}
+
+/// Paths of the admin listener that no browser may be sent to in the place of a login's end.
+const OWN_PATHS: [&str; 7] = ["/", "/livez", "/readyz", "/metrics", "/status", "/reload", "/quitquitquit"];
+const OWN_PREFIX: &str = "/connect/";
+
+/// Reports redirects that would end where something else answers.
+pub(super) fn check_redirects<'a>(
+    redirects: impl Iterator<Item = (&'a RedirectUri, At)>,
+    admin: &Admin,
+    listeners: &Listeners,
+    context: &mut Context<'_>,
+) {
+    for (uri, at) in redirects {
+        let own = OWN_PATHS.contains(&uri.path.as_str()) || uri.path.starts_with(OWN_PREFIX);
+        let bound = addresses(uri);
+        let probes = |address: &SocketAddr| {
+            admin.health.is_some_and(|health| {
+                let there = health.ip().is_unspecified() || health.ip() == address.ip();
+                health.port() == address.port() && there
+            })
+        };
+        if bound.iter().any(|address| listeners.has_tcp(*address) || probes(address)) {
+            let message = format!("`redirect_uri`: port {} is taken by callers or probes", uri.port);
+            context.out.error(at, message, "register one at the port of the admin listener or at a free one");
+        } else if own && admin.listen.is_some_and(|listen| bound.contains(&listen)) {
+            let message = format!("`redirect_uri`: {} of the admin listener has another meaning", uri.path);
+            context.out.error(at, message, "register another path, as \"http://127.0.0.1:7601/callback\"");
+        }
+    }
+}
+
+/// Where a browser may look for it.
+fn addresses(uri: &RedirectUri) -> Vec<SocketAddr> {
+    let host = uri.host.trim_matches(['[', ']']);
+    let addresses = match host.parse() {
+        Ok(address) => vec![address],
+        // `localhost` is either.
+        Err(_) => vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
+    };
+    addresses.into_iter().map(|address| SocketAddr::new(address, uri.port)).collect()
 }
 
 fn address(node: &Node, text: &str, context: &mut Context<'_>) -> Option<SocketAddr> {

@@ -1,16 +1,23 @@
 //! Credentials: named and inline tables → [`Credential`], and where each may go.
 
+mod account;
+mod authorization_code;
+mod client;
 mod client_credentials;
+mod fields;
+mod redirect_uri;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
 
+use self::account::Accounts;
 use super::{names, secrets};
 use crate::config::context::{Context, PLACEHOLDER_HOST};
 use crate::config::diagnostic::{At, alternatives, nearest};
 use crate::config::document::{Entry, Node, Table, Value};
-use crate::config::{Credential, CredentialId, CredentialKind, Encoding, TlsSettings, Upstream};
+use crate::config::{Credential, CredentialId, CredentialKind, Encoding, RedirectUri, TlsSettings, Upstream};
 use crate::secret::CommandLine;
 
 /// Every credential so far: the named ones, then the inline ones.
@@ -25,6 +32,10 @@ struct Slot {
     used: bool,
     /// None: something in it is wrong.
     built: Option<Credential>,
+    /// What a route may choose of it.
+    accounts: Accounts,
+    /// Where `redirect_uri` stands.
+    redirect_at: At,
     /// Where it may go; none: anywhere a route takes it.
     hosts: Option<Vec<String>>,
 }
@@ -96,6 +107,38 @@ impl Credentials {
         Some(Some(id))
     }
 
+    /// The account that a route carries; none: it names none, or that is wrong, which is reported.
+    pub(super) fn account_of_route(
+        &self,
+        table: &Table,
+        credential: Option<CredentialId>,
+        context: &mut Context<'_>,
+    ) -> Option<Arc<str>> {
+        let node = table.get("account")?;
+        let Some(slot) = credential.and_then(|id| self.list.get(id)) else {
+            // A credential that stands elsewhere and is not at hand may have accounts.
+            if !table.get("credential").is_some_and(|node| node.referenced) {
+                let message = "`account` has no use without a credential";
+                context.out.error(table.place_of("account"), message, "remove it, or write a credential");
+            }
+            return None;
+        };
+        account::of_route(node, &slot.name, &slot.accounts, context)
+    }
+
+    /// Is any of them one that people log in to? Also if something in it is wrong.
+    pub(super) fn any_login(&self) -> bool {
+        self.list.iter().any(|slot| matches!(slot.accounts, Accounts::Logins))
+    }
+
+    /// Where browsers return to, and where that is written.
+    pub(super) fn redirects(&self) -> impl Iterator<Item = (&RedirectUri, At)> {
+        self.list.iter().filter_map(|slot| match &slot.built.as_ref()?.kind {
+            CredentialKind::AuthorizationCode(login) => Some((&login.redirect_uri, slot.redirect_at)),
+            _ => None,
+        })
+    }
+
     /// A credential that no route uses is most likely a misspelt one.
     pub(super) fn report_unused(&self, context: &mut Context<'_>) {
         for slot in self.list[..self.named].iter().filter(|slot| !slot.used) {
@@ -144,7 +187,9 @@ fn slot(name: &str, at: At, node: &Node, global: &TlsSettings, context: &mut Con
     let table = node.as_table();
     let built = table.and_then(|table| credential(name, table, global, context));
     let hosts = table.and_then(|table| allowed_hosts(table, context));
-    Slot { name: name.to_owned(), at, used: false, built, hosts }
+    let accounts = table.map_or(Accounts::One, Accounts::of);
+    let redirect_at = table.and_then(|table| table.get("redirect_uri")).map_or(at, |node| node.at);
+    Slot { name: name.to_owned(), at, used: false, built, accounts, redirect_at, hosts }
 }
 
 fn allowed_hosts(table: &Table, context: &mut Context<'_>) -> Option<Vec<String>> {
@@ -153,7 +198,11 @@ fn allowed_hosts(table: &Table, context: &mut Context<'_>) -> Option<Vec<String>
         // With a mistaken one among them, none is known: its error is told already.
         return patterns.collect::<Vec<_>>().into_iter().collect();
     }
-    (table.text("type") == Some("aura")).then(|| vec!["api.neo4j.io".to_owned()])
+    match table.text("type") {
+        Some("aura") => Some(vec!["api.neo4j.io".to_owned()]),
+        Some("neon_oauth") => Some(vec!["console.neon.tech".to_owned()]),
+        _ => None,
+    }
 }
 
 fn credential(
@@ -166,6 +215,7 @@ fn credential(
         "basic" => basic(table, context),
         "bearer" => secrets::source(table, "token", context).map(|token| CredentialKind::Bearer { token }),
         "client_credentials" | "aura" => client_credentials::read(name, table, global, context),
+        "authorization_code" | "neon_oauth" => authorization_code::read(name, table, global, context),
         "exec" => exec(table, context),
         "header" => header(table, context),
         _ => None,
@@ -174,16 +224,19 @@ fn credential(
         Some("base64") => Encoding::Base64,
         _ => Encoding::Plain,
     };
+    let account_header = account::header(table, context);
+    let kind = kind?;
     Some(Credential {
         name: name.into(),
-        kind: kind?,
         encoding,
-        required: table.flag("required", true),
+        // Nobody may have logged in yet, and to wait for that would keep all other routes from serving.
+        required: table.flag("required", !matches!(kind, CredentialKind::AuthorizationCode(_))),
+        kind,
         lease_timeout: table.duration("lease_timeout").unwrap_or(Duration::from_secs(10)),
         lease_queue: table.integer("lease_queue").and_then(|n| usize::try_from(n).ok()).unwrap_or(1024),
         margin: table.duration("margin"),
         idle_account: table.duration("idle_account"),
-        account_header: None,
+        account_header,
     })
 }
 

@@ -47,7 +47,8 @@ pub fn is_this_machine(host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-fn normal(text: &str) -> Result<String, (&'static str, String)> {
+/// The name as it is compared, or what is wrong with it and what to write.
+pub(super) fn normal(text: &str) -> Result<String, (&'static str, String)> {
     let name = |host: &str| format!("write the name alone, as \"{host}\"");
     if let Some((_, rest)) = text.split_once("://") {
         let host = rest.split(['/', ':']).next().unwrap_or_default();

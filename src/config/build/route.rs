@@ -20,6 +20,7 @@ pub(super) fn route(
     let provider = provider(table);
     let upstream = upstream(entry, table, provider, context);
     let credential = credentials.of_route(entry, table, upstream.as_ref(), global, context);
+    let account = credential.and_then(|credential| credentials.account_of_route(table, credential, context));
     let tls = tls::settings(table.table("tls"), global, context);
     Some(Route {
         name: entry.key.as_str().into(),
@@ -27,7 +28,7 @@ pub(super) fn route(
         matches,
         upstream: upstream?,
         credential: credential?,
-        account: None,
+        account,
         tls,
         connect_timeout: table.duration("connect_timeout").unwrap_or(Duration::from_secs(5)),
         response_timeout: response_timeout(table, provider),

@@ -41,6 +41,29 @@ pub(super) fn endpoint(
     Some(Endpoint { origin, path_and_query })
 }
 
+/// An issuer identifier (RFC 8414 §2): kept exactly as it is written, for it is only ever compared.
+pub(super) fn issuer(node: &Node, allow_cleartext: bool, context: &mut Context<'_>) -> Option<String> {
+    let url = parse(node, "issuer", context)?;
+    if url.query().is_some() || url.fragment().is_some() {
+        let help = "write the issuer identifier as the server's metadata has it, without `?…` and `#…`";
+        context.out.error(node.at, "`issuer` has a query or fragment, which no issuer has (RFC 8414)", help);
+        return None;
+    }
+    origin(&url, String::new(), node, "issuer", allow_cleartext, context)?;
+    node.as_text().map(str::to_owned)
+}
+
+/// A page for the browser: kept as it is written.
+pub(super) fn page(
+    node: &Node,
+    key: &str,
+    allow_cleartext: bool,
+    context: &mut Context<'_>,
+) -> Option<String> {
+    endpoint(node, key, allow_cleartext, context)?;
+    node.as_text().map(str::to_owned)
+}
+
 fn parse(node: &Node, key: &str, context: &mut Context<'_>) -> Option<Url> {
     let text = node.as_text()?;
     let (message, help) = match problem(text) {

@@ -1,11 +1,14 @@
 //! Checks a tree against the format: unknown keys, wrong kinds of value, missing keys, keys not there yet.
 //! What it reports it marks as broken, so that nothing after it says the same again.
 
-use super::{CREDENTIALS, Choice, Key, Kind, ROOT, TableFormat, quoted, secret_help};
+use super::{CREDENTIALS, Key, Kind, ROOT, TableFormat, quoted, secret_help};
 use crate::config::context::Context;
 use crate::config::diagnostic::{At, alternatives, nearest};
-use crate::config::document::{Node, Table, Value};
+use crate::config::document::{Entry, Node, Table, Value};
 use crate::config::units::{self, UnitError};
+
+/// The value of a field with a free name.
+const FIELD: Kind = Kind::Text("value");
 
 /// Checks the whole file and puts the text in the place of each `{ env }` or `{ file }` that stands for one.
 pub(crate) fn check(root: &mut Table, context: &mut Context<'_>) {
@@ -136,17 +139,13 @@ fn check_value(node: &mut Node, kind: &Kind, key: &str, path: &str, context: &mu
             Some((format!("`{key}`: {} has no unit", node.shown()), kind.example(key)))
         }
         (Kind::OneOf(choices), Value::Text(text)) => {
-            match choices.iter().find(|choice| choice.word == text) {
-                Some(Choice { later: None, .. }) => None,
-                Some(Choice { later: Some(what), word }) => {
-                    Some((format!("{key} = \"{word}\" is not there yet: {what}"), kind.example(key)))
-                }
-                None => {
-                    let near = nearest(text, choices.iter().map(|choice| choice.word));
-                    let help =
-                        near.map_or_else(|| kind.example(key), |near| format!("write {key} = \"{near}\""));
-                    Some((format!("{} is not {}", node.shown(), quoted(choices)), help))
-                }
+            let words = || choices.iter().map(|choice| choice.word);
+            if words().any(|word| word == text) {
+                None
+            } else {
+                let near = nearest(text, words());
+                let help = near.map_or_else(|| kind.example(key), |near| format!("write {key} = \"{near}\""));
+                Some((format!("{} is not {}", node.shown(), quoted(choices)), help))
             }
         }
         (Kind::List(item), Value::List(items)) => {
@@ -177,6 +176,12 @@ fn check_value(node: &mut Node, kind: &Kind, key: &str, path: &str, context: &mu
             }
             None
         }
+        (Kind::Fields, Value::Table(table)) => {
+            for entry in &mut table.entries {
+                check_field(entry, path, context);
+            }
+            None
+        }
         (Kind::Credential, Value::Table(_)) => return check_credential(node, path, context),
         _ => Some(mistyped(node, kind, key)),
     };
@@ -188,6 +193,21 @@ fn check_value(node: &mut Node, kind: &Kind, key: &str, path: &str, context: &mu
 
 fn mistyped(node: &Node, kind: &Kind, key: &str) -> (String, String) {
     (format!("`{key}` must be {}, not {}", kind.describe(), node.what()), kind.example(key))
+}
+
+/// A field's value may be a secret: it is never shown, and the variable that it stands in is not inherited.
+fn check_field(entry: &mut Entry, path: &str, context: &mut Context<'_>) {
+    let name = &entry.key;
+    if name.is_empty() || name.len() > 128 || !name.bytes().all(|b| b.is_ascii_graphic()) {
+        let message = format!("this is no name of a field{}", within(path));
+        context.out.error(entry.at, message, "use up to 128 visible ASCII characters, and no spaces");
+    }
+    if is_reference(&entry.node)
+        && let Some(variable) = entry.node.as_table().and_then(|table| table.text("env"))
+    {
+        context.secret_variables.push(variable.to_owned());
+    }
+    check_value(&mut entry.node, &FIELD, &entry.key, path, context);
 }
 
 /// Names become parts of log lines, metrics and variable names.
@@ -222,7 +242,10 @@ fn fits(node: &Node, kind: &Kind) -> bool {
         | (Kind::Off, Value::Flag(false))
         | (Kind::Integer { .. }, Value::Integer(_))
         | (Kind::List(_), Value::List(_))
-        | (Kind::Table(_) | Kind::Named(_) | Kind::Credential | Kind::Credentials, Value::Table(_)) => true,
+        | (
+            Kind::Table(_) | Kind::Named(_) | Kind::Fields | Kind::Credential | Kind::Credentials,
+            Value::Table(_),
+        ) => true,
         // Anything: what is wrong with a secret is told without looking at it.
         (Kind::Secret, value) => !matches!(value, Value::List(_)),
         _ => false,

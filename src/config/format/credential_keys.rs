@@ -5,9 +5,9 @@ use super::{Choice, Key, Kind, TableFormat};
 
 /// The keys that every type has.
 pub(crate) const COMMON: &[Key] = &[
-    Key::new("required", Kind::Flag, "Does readiness wait for it?").default("true"),
+    Key::new("required", Kind::Flag, "Does readiness wait for it?").default("true; false for logins"),
     Key::new("hosts", PEERS, "The only upstream hosts that it may go to: exact, or `*.suffix`.")
-        .default("any; aura: `api.neo4j.io`"),
+        .default("any; aura: `api.neo4j.io`; neon_oauth: `console.neon.tech`"),
     Key::new("lease_timeout", SOME_TIME, "How long a request may wait for a token.").default("\"10s\""),
     Key::new("lease_queue", POSITIVE, "How many requests may wait for a token at once.").default("1024"),
     Key::new("margin", SOME_TIME, "How long before its expiry a token is refreshed at the latest.")
@@ -18,75 +18,124 @@ pub(crate) const COMMON: &[Key] = &[
         "How long an account may be unused before its token is let go; the next request fetches a new one.",
     )
     .default("for ever"),
-    Key::new("account_header", TEXT, "The header that names the account.")
-        .later("several accounts of a credential"),
 ];
 const ENCODING: &[Key] = &[Key::new(
     "encoding",
-    Kind::OneOf(&[Choice::now("plain"), Choice::now("base64")]),
+    Kind::OneOf(&[Choice::new("plain"), Choice::new("base64")]),
     "How the token stands in the header.",
 )
 .default("\"plain\"")];
 const CLIENT_ID: Key = Key::new("client_id", TEXT, "The client's id; required without `clients`.");
-const CLIENT_SECRET: Key =
-    Key::new("client_secret", Kind::Secret, "Its secret; required unless `auth_method` is \"none\".");
-const CLIENT_TABLE: Kind = Kind::Table(&API_CLIENT);
-const API_CLIENTS: Kind = Kind::List(&CLIENT_TABLE);
+const CLIENT_SECRET: Key = Key::new(
+    "client_secret",
+    Kind::Secret,
+    "Its secret; required unless `auth_method` is \"none\" or \"private_key_jwt\".",
+);
+const SIGNING: &[Key] = &[
+    Key::new(
+        "private_key",
+        Kind::Secret,
+        "What signs the client's assertions, as PEM; required with `auth_method` \"private_key_jwt\".",
+    ),
+    Key::new("key_id", TEXT, "The private key's id at the server (`kid`)."),
+    Key::new(
+        "key_algorithm",
+        Kind::OneOf(&[
+            Choice::new("RS256"),
+            Choice::new("PS256"),
+            Choice::new("ES256"),
+            Choice::new("EdDSA"),
+        ]),
+        "How the private key signs.",
+    )
+    .default("\"RS256\""),
+];
+const API_CLIENTS: Kind = Kind::List(&Kind::Table(&API_CLIENT));
+const SCOPE: Key = Key::new("scope", Kind::AnyOf(&[TEXT, TEXTS]), "Scopes to ask for; one text or a list.");
+const TLS: Key = Key::new("tls", TLS_TABLE, "TLS towards the authorization server.");
+const FETCH_TIMEOUT: Key =
+    Key::new("fetch_timeout", SOME_TIME, "How long one fetch may take.").default("\"10s\"");
+const PARAMS: Key =
+    Key::new("params", Kind::Fields, "More form fields for the token endpoint, as `{ name = \"value\" }`.");
+const ACCOUNT_HEADER: Key = Key::new(
+    "account_header",
+    Kind::Text("Sidekey-Account"),
+    "The header in which callers name the account; removed before forwarding.",
+);
 const CLIENT: &[Key] = &[
     CLIENT_ID,
     CLIENT_SECRET,
     Key::new("clients", API_CLIENTS, "Several API clients behind one credential."),
     Key::new(
         "strategy",
-        Kind::OneOf(&[Choice::now("failover"), Choice::now("spread")]),
+        Kind::OneOf(&[Choice::new("failover"), Choice::new("spread")]),
         "How several clients are used: the first that works, or each in turn.",
     )
     .default("\"failover\""),
-    Key::new("scope", Kind::AnyOf(&[TEXT, TEXTS]), "Scopes to ask for; one text or a list."),
+    ACCOUNT_HEADER,
+    SCOPE,
     Key::new("audience", TEXT, "Audience to ask for."),
-    Key::new("tls", TLS_TABLE, "TLS towards the token endpoint."),
+    PARAMS,
+    TLS,
     CLEARTEXT,
-    Key::new("fetch_timeout", SOME_TIME, "How long one fetch may take.").default("\"10s\""),
-    Key::new("params", Kind::Table(&PARAMS), "More form fields for the token endpoint.")
-        .later("more form fields for the token endpoint"),
+    FETCH_TIMEOUT,
 ];
 const AUTH_METHODS: Kind = Kind::OneOf(&[
-    Choice::now("basic"),
-    Choice::now("post"),
-    Choice::now("none"),
-    Choice::later("private_key_jwt", "client authentication by a signed JWT"),
+    Choice::new("basic"),
+    Choice::new("post"),
+    Choice::new("none"),
+    Choice::new("private_key_jwt"),
 ]);
 const AUTH_METHOD: Key =
     Key::new("auth_method", AUTH_METHODS, "How the client shows who it is.").default("\"basic\"");
-const LOGIN: &[Key] = &[
-    CLIENT_ID,
+const BASIC_ENCODING: Key = Key::new(
+    "basic_encoding",
+    Kind::OneOf(&[Choice::new("form"), Choice::new("raw")]),
+    "Are id and secret form-encoded before they go into Basic (RFC 6749 §2.3.1)?",
+)
+.default("\"form\"");
+const REGISTERED: &[Key] = &[
+    Key::new("client_id", TEXT, "The client's id.").required(),
     CLIENT_SECRET,
-    AUTH_METHOD,
-    Key::new("redirect_uri", TEXT, "Where the browser returns to."),
-    Key::new("scope", Kind::AnyOf(&[TEXT, TEXTS]), "Scopes to ask for."),
-    Key::new("tls", TLS_TABLE, "TLS towards the token endpoint."),
-    CLEARTEXT,
-    Key::new("fetch_timeout", SOME_TIME, "How long one fetch may take."),
-    Key::new("params", Kind::Table(&PARAMS), "More form fields for the token endpoint."),
+    BASIC_ENCODING,
+    Key::new(
+        "redirect_uri",
+        Kind::Text("http://127.0.0.1:7601/callback"),
+        "Where the browser returns to, exactly as registered: `http://` on `localhost`, `127.x.x.x` or `[::1]`.",
+    )
+    .required(),
 ];
-
-static PARAMS: TableFormat = TableFormat {
-    name: "params",
-    heading: "params = { … }",
-    doc: "More form fields for the token endpoint.",
-    keys: &[],
-    later: Some("more form fields for the token endpoint"),
-};
+const LOGIN: &[Key] = &[
+    Key::new("login_timeout", SOME_TIME, "How long a person may take for a login.").default("\"10m\""),
+    Key::new(
+        "auth_params",
+        Kind::Fields,
+        "More query fields for the page where the browser logs in, as `{ name = \"value\" }`.",
+    ),
+    PARAMS,
+    ACCOUNT_HEADER,
+    TLS,
+    CLEARTEXT,
+    FETCH_TIMEOUT,
+];
 
 static API_CLIENT: TableFormat = TableFormat {
     name: "client",
     heading: "clients = [{ … }]",
     doc: "One of several API clients behind one credential.",
-    keys: &[&[
-        Key::new("name", Kind::Text("first"), "Its name for logs and metrics.").required(),
-        Key::new("client_id", TEXT, "The client's id.").required(),
-        Key::new("client_secret", Kind::Secret, "Its secret; required unless `auth_method` is \"none\"."),
-    ]],
+    keys: &[
+        &[
+            Key::new(
+                "name",
+                Kind::Text("first"),
+                "Its name for logs and metrics, and for those who choose an account.",
+            )
+            .required(),
+            Key::new("client_id", TEXT, "The client's id.").required(),
+            CLIENT_SECRET,
+        ],
+        SIGNING,
+    ],
     later: None,
 };
 
@@ -120,14 +169,10 @@ pub(crate) static CREDENTIALS: &[TableFormat] = &[
             &[
                 Key::new("token_url", Kind::Url, "Where tokens are asked for.").required(),
                 AUTH_METHOD,
-                Key::new(
-                    "basic_encoding",
-                    Kind::OneOf(&[Choice::now("form"), Choice::now("raw")]),
-                    "Are id and secret form-encoded before they go into Basic (RFC 6749 §2.3.1)?",
-                )
-                .default("\"form\""),
+                BASIC_ENCODING,
             ],
             CLIENT,
+            SIGNING,
             ENCODING,
             COMMON,
         ],
@@ -176,24 +221,65 @@ pub(crate) static CREDENTIALS: &[TableFormat] = &[
     TableFormat {
         name: "authorization_code",
         heading: "type = \"authorization_code\"",
-        doc: "A login in the browser (RFC 6749 §4.1, with PKCE).",
+        doc: "A login in the browser (RFC 6749 §4.1, with PKCE). Either `issuer` alone, and its metadata says where \
+              everything is; or `auth_url` and `token_url`.",
         keys: &[
             &[
+                Key::new(
+                    "issuer",
+                    Kind::Url,
+                    "The server's issuer identifier, exactly; beside `auth_url` and `token_url` it is only compared \
+                     (RFC 9207).",
+                ),
                 Key::new("auth_url", Kind::Url, "Where the browser logs in."),
                 Key::new("token_url", Kind::Url, "Where tokens are asked for."),
-                Key::new("issuer", Kind::Url, "Where both are looked up."),
+                Key::new("revoke_url", Kind::Url, "Where grants are revoked (RFC 7009).")
+                    .default("a logout only forgets them"),
+                AUTH_METHOD,
             ],
+            REGISTERED,
+            &[SCOPE],
             LOGIN,
+            SIGNING,
             ENCODING,
             COMMON,
         ],
-        later: Some("logging in with a browser"),
+        later: None,
     },
     TableFormat {
         name: "neon_oauth",
         heading: "type = \"neon_oauth\"",
-        doc: "The login as Neon takes it.",
-        keys: &[LOGIN, ENCODING, COMMON],
-        later: Some("logging in with a browser"),
+        doc: "The login as Neon takes it: `authorization_code` at `oauth2.neon.tech`.",
+        keys: &[
+            &[
+                Key::new(
+                    "issuer",
+                    Kind::Url,
+                    "The server's issuer identifier; alone, its metadata says where everything is.",
+                )
+                .default("\"https://oauth2.neon.tech/\""),
+                Key::new("auth_url", Kind::Url, "Where the browser logs in.")
+                    .default("\"https://oauth2.neon.tech/oauth2/auth\""),
+                Key::new("token_url", Kind::Url, "Where tokens are asked for.")
+                    .default("\"https://oauth2.neon.tech/oauth2/token\""),
+                Key::new("revoke_url", Kind::Url, "Where grants are revoked (RFC 7009).").default(
+                    "\"https://oauth2.neon.tech/oauth2/revoke\"; none with an `auth_url` of your own",
+                ),
+                Key::new("auth_method", AUTH_METHODS, "How the client shows who it is, as registered.")
+                    .default("\"post\""),
+            ],
+            REGISTERED,
+            &[Key::new(
+                "scope",
+                Kind::AnyOf(&[TEXT, TEXTS]),
+                "Scopes to ask for; without `offline` or `offline_access` a login lasts an hour.",
+            )
+            .default("`openid offline offline_access`")],
+            LOGIN,
+            SIGNING,
+            ENCODING,
+            COMMON,
+        ],
+        later: None,
     },
 ];

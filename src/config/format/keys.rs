@@ -58,7 +58,7 @@ static SERVER: TableFormat = TableFormat {
         .default("\"127.0.0.1:7601\""),
         Key::new(
             "workers",
-            Kind::AnyOf(&[Kind::Integer { min: 1, max: 64 }, Kind::OneOf(&[Choice::now("auto")])]),
+            Kind::AnyOf(&[Kind::Integer { min: 1, max: 64 }, Kind::OneOf(&[Choice::new("auto")])]),
             "Threads that serve requests; \"auto\": as many as CPUs, at most 4.",
         )
         .default("1"),
@@ -92,7 +92,7 @@ static SERVER: TableFormat = TableFormat {
             .default("made at each start, in a runtime file that the commands read"),
         Key::new(
             "quitquitquit",
-            Kind::OneOf(&[Choice::now("open")]),
+            Kind::OneOf(&[Choice::new("open")]),
             "\"open\": whoever reaches the admin listener may stop the instance, for pods.",
         ),
         Key::new("sandbox", Kind::AnyOf(&[Kind::Flag, TEXT]), "Confines the process.")
@@ -139,10 +139,10 @@ static ROUTE: TableFormat = TableFormat {
         Key::new(
             "provider",
             Kind::OneOf(&[
-                Choice::now("aura"),
-                Choice::now("neo4j"),
-                Choice::now("neon"),
-                Choice::now("generic"),
+                Choice::new("aura"),
+                Choice::new("neo4j"),
+                Choice::new("neon"),
+                Choice::new("generic"),
             ]),
             "What kind of service it talks to: decides the defaults and the shape of errors.",
         )
@@ -174,7 +174,7 @@ static ROUTE: TableFormat = TableFormat {
             .default("\"5s\""),
         Key::new(
             "response_timeout",
-            Kind::AnyOf(&[SOME_TIME, Kind::OneOf(&[Choice::now("none")])]),
+            Kind::AnyOf(&[SOME_TIME, Kind::OneOf(&[Choice::new("none")])]),
             "How long the head of an answer may take; \"none\": for ever.",
         )
         .default("\"60s\"; neo4j: \"none\""),
@@ -198,8 +198,12 @@ static ROUTE: TableFormat = TableFormat {
             .later("letting web pages call"),
         Key::new("read_only", Kind::Flag, "Lets only reading requests pass.")
             .later("rules for single requests"),
-        Key::new("account", TEXT, "Which account of the credential.")
-            .later("several accounts of a credential"),
+        Key::new(
+            "account",
+            Kind::Text("alice"),
+            "Which account of the credential its requests carry: a person's login, or one of `clients`.",
+        )
+        .default("a login's `default`; of several `clients`, `strategy` decides"),
         Key::new("http", Kind::AnyOf(&[TEXT, TEXTS]), "HTTP versions towards the upstream.")
             .later("HTTP/2 towards upstreams"),
         Key::new("pace", TEXT, "The most requests in a time.").later("pacing requests"),
@@ -260,28 +264,33 @@ static CALLER: TableFormat = TableFormat {
 static STORE: TableFormat = TableFormat {
     name: "store",
     heading: "[store]",
-    doc: "Where grants and tokens are kept.",
+    doc: "Where the grants of logins are kept, and tokens that several instances share. `type` decides the other keys.",
     keys: &[&[
         Key::new(
             "type",
-            Kind::OneOf(&[
-                Choice::now("memory"),
-                Choice::later("file", "keeping tokens in a file"),
-                Choice::later("redis", "keeping tokens in Redis"),
-            ]),
-            "What kind of store.",
+            Kind::OneOf(&[Choice::new("memory"), Choice::new("file"), Choice::new("redis")]),
+            "What kind of store: this process's memory, a directory, or a Redis or Valkey server.",
         )
-        .default("\"memory\""),
-        Key::new("path", FILE, "The directory.").later("keeping tokens in a file"),
-        Key::new("url", TEXT, "The server.").later("keeping tokens in Redis"),
-        Key::new("password", Kind::Secret, "The server's password.").later("keeping tokens in Redis"),
-        Key::new("prefix", TEXT, "Before every key.").later("keeping tokens in Redis"),
+        .default("\"file\" if people log in to any credential, else \"memory\""),
+        Key::new("path", Kind::Text("/var/lib/sidekey"), "file: the directory.")
+            .default("`$XDG_STATE_HOME/sidekey`, else `$HOME/.local/state/sidekey`"),
+        Key::new(
+            "url",
+            Kind::Text("rediss://cache.example.com:6379"),
+            "redis: the server; `rediss://` with TLS; may end in the number of the database.",
+        ),
+        Key::new("username", TEXT, "redis: who asks.").default("the server's default user"),
+        Key::new("password", Kind::Secret, "redis: the password."),
+        Key::new("prefix", Kind::Text("sidekey"), "redis: stands before every key.").default("\"sidekey\""),
+        Key::new("tls", TLS_TABLE, "redis: TLS towards the server."),
+        CLEARTEXT,
+        Key::new("timeout", SOME_TIME, "redis: how long one command may take.").default("\"2s\""),
         Key::new(
             "encryption_key",
             Kind::AnyOf(&[Kind::Secret, Kind::List(&Kind::Secret)]),
-            "Seals what is kept.",
-        )
-        .later("sealing what is kept"),
+            "file, redis: seals what is kept: 32 random bytes as base64 or hexadecimal; of a list, the first seals \
+             and all open. Required with redis.",
+        ),
     ]],
     later: None,
 };

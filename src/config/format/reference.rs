@@ -105,7 +105,7 @@ mod tests {
                 assert!(text.contains(&format!("| `{}` |", key.name)), "{}", key.name);
             }
         }
-        for absent in ["neon_oauth", "| `sandbox` |", "[caller", "| `params` |"] {
+        for absent in ["| `sandbox` |", "[caller", "| `read_only` |"] {
             assert!(!text.contains(absent), "{absent}");
         }
     }

@@ -63,6 +63,7 @@ fn kind(kind_of: &Kind) -> Value {
         Kind::AnyOf(kinds) => any_of(kinds.iter().map(kind).collect()),
         Kind::Table(format) => table(format),
         Kind::Named(format) => json!({ "type": "object", "additionalProperties": table(format) }),
+        Kind::Fields => json!({ "type": "object", "additionalProperties": { "$ref": "#/$defs/text" } }),
         Kind::Credential => json!({ "$ref": "#/$defs/credential" }),
         Kind::Credentials => {
             json!({ "type": "object", "additionalProperties": { "$ref": "#/$defs/credential" } })
@@ -71,8 +72,7 @@ fn kind(kind_of: &Kind) -> Value {
 }
 
 fn words(choices: &[Choice]) -> Value {
-    let words: Vec<&str> =
-        choices.iter().filter(|choice| choice.later.is_none()).map(|choice| choice.word).collect();
+    let words: Vec<&str> = choices.iter().map(|choice| choice.word).collect();
     json!({ "enum": words })
 }
 
@@ -147,6 +147,6 @@ mod tests {
         for key in ROOT.all_keys() {
             assert!(schema["properties"][key.name]["description"].is_string(), "{}", key.name);
         }
-        assert_eq!(schema["$defs"]["credential"]["oneOf"].as_array().map(Vec::len), Some(6));
+        assert_eq!(schema["$defs"]["credential"]["oneOf"].as_array().map(Vec::len), Some(8));
     }
 }

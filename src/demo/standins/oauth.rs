@@ -54,6 +54,8 @@ pub enum Fault {
     TokenTypeMac,
     /// Every second request fails with 500, beginning with the second.
     FailHalf,
+    /// 400: the same refresh token is being presented by somebody else.
+    Concurrent,
     /// 429.
     RateLimited {
         /// What Retry-After says, in seconds.
@@ -142,7 +144,7 @@ impl TokenEndpoint {
             Ok(client) => {
                 let token = self.tokens.issue_to(&client, self.lifetime);
                 let seconds = self.announced.unwrap_or(self.lifetime).as_secs();
-                Ok(granted(&fault, token, seconds))
+                Ok(granted(&fault, grant(&token, seconds)))
             }
             Err(refusal) => Ok(self.refused(&refusal)),
         }
@@ -171,10 +173,7 @@ impl TokenEndpoint {
         if form.is_empty() {
             return Err(Refusal::NoBody);
         }
-        let media_type =
-            headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-        let media_type = media_type.split(';').next().unwrap_or("").trim();
-        if !media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        if !is_form(headers) {
             return Err(Refusal::BadBody);
         }
         match parameter("grant_type") {
@@ -195,18 +194,12 @@ impl TokenEndpoint {
             Refusal::NoBody | Refusal::BadBody => (400, "invalid_request", "The request is invalid."),
             Refusal::GrantType => (400, "unsupported_grant_type", "Only client_credentials is supported."),
         };
-        let mut answer = oauth_error(status_code(status), error, description);
-        if status == 401 {
-            answer
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"token\""));
-        }
-        answer
+        refusal_answer(status, error, description)
     }
 }
 
 /// What a fault answers without looking at the request.
-async fn instead(fault: &Fault, turn: u64) -> io::Result<Option<Answer>> {
+pub(super) async fn instead(fault: &Fault, turn: u64) -> io::Result<Option<Answer>> {
     Ok(Some(match fault {
         Fault::Status(status) => oauth_error(status_code(*status), "server_error", "Told to fail."),
         Fault::Html => {
@@ -221,6 +214,10 @@ async fn instead(fault: &Fault, turn: u64) -> io::Result<Option<Answer>> {
             answer
         }
         Fault::ErrorIn200 => oauth_error(StatusCode::OK, "invalid_client", "An error under 200."),
+        Fault::Concurrent => {
+            let text = "multiple concurrent requests using the same token";
+            oauth_error(StatusCode::BAD_REQUEST, "invalid_request", text)
+        }
         Fault::FailHalf if turn % 2 == 1 => {
             oauth_error(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "Every second request fails.")
         }
@@ -234,16 +231,19 @@ async fn instead(fault: &Fault, turn: u64) -> io::Result<Option<Answer>> {
     }))
 }
 
+/// The members of a token answer (RFC 6749 §5.1).
+pub(super) fn grant(token: &str, seconds: u64) -> Value {
+    json!({ "access_token": token, "expires_in": seconds, "token_type": "bearer" })
+}
+
 /// A token answer, distorted as the fault asks.
-fn granted(fault: &Fault, token: String, seconds: u64) -> Answer {
+pub(super) fn granted(fault: &Fault, mut grant: Value) -> Answer {
+    let seconds = grant["expires_in"].as_u64().unwrap_or_default();
+    let token = grant["access_token"].as_str().unwrap_or_default().to_owned();
     let (start, end) = token.split_at(token.len() / 2);
-    let token = match fault {
-        Fault::TokenWithSpace => format!("{start} {end}"),
-        Fault::TokenWithNewline => format!("{start}\n{end}"),
-        _ => token,
-    };
-    let mut grant = json!({ "access_token": token, "expires_in": seconds, "token_type": "bearer" });
     match fault {
+        Fault::TokenWithSpace => grant["access_token"] = format!("{start} {end}").into(),
+        Fault::TokenWithNewline => grant["access_token"] = format!("{start}\n{end}").into(),
         Fault::ExpiresInString => grant["expires_in"] = Value::from(seconds.to_string()),
         Fault::ExpiresInFloat => {
             // Exact up to 2^32 seconds, and no test waits longer.
@@ -269,6 +269,16 @@ fn granted(fault: &Fault, token: String, seconds: u64) -> Answer {
     answer
 }
 
+/// An error of RFC 6749 §5.2; with 401 it says how to authenticate.
+pub(super) fn refusal_answer(status: u16, error: &str, description: &str) -> Answer {
+    let mut answer = oauth_error(status_code(status), error, description);
+    if status == 401 {
+        let scheme = HeaderValue::from_static("Basic realm=\"token\"");
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    }
+    answer
+}
+
 fn oauth_error(status: StatusCode, error: &str, description: &str) -> Answer {
     serve::json(status, &json!({ "error": error, "error_description": description }))
 }
@@ -277,8 +287,15 @@ fn status_code(status: u16) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
+/// Does the body say that it is a form?
+pub(super) fn is_form(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let media_type = media_type.split(';').next().unwrap_or("").trim();
+    media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
 /// The two halves of Basic, split at the first colon (RFC 7617 §2).
-fn basic(headers: &HeaderMap) -> Option<(String, String)> {
+pub(super) fn basic(headers: &HeaderMap) -> Option<(String, String)> {
     let (scheme, encoded) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
@@ -288,7 +305,8 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
     Some((id.to_owned(), secret.to_owned()))
 }
 
-fn form_decoded(text: &str) -> String {
+/// A half of Basic as RFC 6749 §2.3.1 reads it.
+pub(super) fn form_decoded(text: &str) -> String {
     // With an `=` in front the whole text is one value, whatever `=` it holds itself; `&` would end it.
     let pair = format!("={}", text.replace('&', "%26"));
     form_urlencoded::parse(pair.as_bytes()).map(|(_, value)| value.into_owned()).next().unwrap_or_default()

@@ -35,7 +35,7 @@ pub struct Seen {
     pub status: Option<u16>,
     /// Whether it went to a token endpoint.
     pub token_request: bool,
-    /// The body, of token requests only.
+    /// The body, of token and revocation requests only.
     pub body: Bytes,
 }
 
@@ -50,7 +50,7 @@ impl Seen {
         self.headers.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The parameters of a token request's form.
+    /// The parameters of a token or revocation request's form.
     pub fn form(&self) -> Vec<(String, String)> {
         form_urlencoded::parse(&self.body).into_owned().collect()
     }

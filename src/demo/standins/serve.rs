@@ -34,6 +34,8 @@ pub(super) trait Site: Send + Sync + 'static {
 
 /// One exchange in the record.
 pub(super) struct Exchange {
+    /// Where the stand-in listens.
+    pub(super) addr: SocketAddr,
     record: Arc<Record>,
     number: Option<u64>,
 }
@@ -94,12 +96,13 @@ async fn accept<S: Site>(listener: TcpListener, site: Arc<S>, record: Arc<Record
 
 async fn serve<S: Site>(stream: TcpStream, site: Arc<S>, record: Arc<Record>) {
     let _ = stream.set_nodelay(true);
+    let Ok(addr) = stream.local_addr() else { return };
     let service = service_fn(|request: Request<Incoming>| {
         let (site, record) = (Arc::clone(&site), Arc::clone(&record));
         async move {
             let token_request = site.is_token_request(&request);
             let number = record.arrived(&request, token_request);
-            let exchange = Exchange { record, number };
+            let exchange = Exchange { addr, record, number };
             let answer = site.answer(request, &exchange).await?;
             exchange.record.answered(number, token_request, answer.status());
             Ok::<_, io::Error>(answer)

@@ -35,6 +35,7 @@ struct Ledger {
 
 struct Entry {
     client: String,
+    subject: String,
     /// `None`: beyond what the clock can express.
     expires: Option<Instant>,
     revoked: bool,
@@ -53,9 +54,15 @@ impl Tokens {
 
     /// The same, on behalf of an API client.
     pub fn issue_to(&self, client: &str, lifetime: Duration) -> String {
+        self.issue_for(client, client, lifetime)
+    }
+
+    /// The same, on behalf of a user (`subject`) of an API client.
+    pub fn issue_for(&self, client: &str, subject: &str, lifetime: Duration) -> String {
         let token = random_text(40);
         let entry = Entry {
             client: client.to_owned(),
+            subject: subject.to_owned(),
             expires: Instant::now().checked_add(lifetime),
             revoked: false,
         };
@@ -79,6 +86,11 @@ impl Tokens {
         self.entries().get(token).map(|entry| entry.client.clone())
     }
 
+    /// On whose behalf a token was issued: a user, or the API client itself.
+    pub fn subject_of(&self, token: &str) -> Option<String> {
+        self.entries().get(token).map(|entry| entry.subject.clone())
+    }
+
     /// Takes one token back; false if it was never issued.
     pub fn revoke(&self, token: &str) -> bool {
         self.entries().get_mut(token).map(|entry| entry.revoked = true).is_some()
@@ -87,6 +99,11 @@ impl Tokens {
     /// Takes every token back that has been issued so far.
     pub fn revoke_all(&self) {
         self.entries().values_mut().for_each(|entry| entry.revoked = true);
+    }
+
+    /// Loses the ledger, as a server that restarts with empty storage: every token is unknown. The count stays.
+    pub fn forget_all(&self) {
+        self.entries().clear();
     }
 
     /// How many tokens have been issued.

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use crate::config::build::{secrets, tls, url};
+use super::{account, client, fields};
+use crate::config::build::{tls, url};
 use crate::config::context::Context;
 use crate::config::document::{Node, Table, Value};
-use crate::config::format::secret_help;
 use crate::config::{
     ApiClient, AuthMethod, BasicEncoding, ClientCredentials, CredentialKind, Endpoint, Strategy, TlsSettings,
 };
 
+/// What `params` may not set, for a key of the credential does.
+const OWN_KEYS: &[&str] = &["scope", "audience"];
 const AURA_TOKEN_URL: &str = "https://api.neo4j.io/oauth/token";
 
 /// Converts the table of either type.
@@ -21,13 +23,10 @@ pub(super) fn read(
 ) -> Option<CredentialKind> {
     let aura = table.text("type") == Some("aura");
     let token_url = token_url(table, aura, context);
-    let auth_method = match table.text("auth_method") {
-        Some("post") => AuthMethod::Post,
-        Some("none") => AuthMethod::None,
-        _ => AuthMethod::Basic,
-    };
+    let auth_method = client::auth_method(table, AuthMethod::Basic, context);
     let clients = clients(name, table, auth_method, context);
-    let scope = scope(table, context);
+    let scope = fields::scope(table, context);
+    let params = fields::fields(table, "params", OWN_KEYS, context);
     let tls = tls::settings(table.table("tls"), global, context);
     Some(CredentialKind::ClientCredentials(ClientCredentials {
         token_url: token_url?,
@@ -39,12 +38,11 @@ pub(super) fn read(
         auth_method,
         basic_encoding: match table.text("basic_encoding") {
             _ if aura => BasicEncoding::Raw,
-            Some("raw") => BasicEncoding::Raw,
-            _ => BasicEncoding::Form,
+            _ => client::basic_encoding(table),
         },
         scope,
         audience: table.text("audience").map(str::to_owned),
-        params: Vec::new(),
+        params,
         tls,
         fetch_timeout: table.duration("fetch_timeout").unwrap_or(Duration::from_secs(10)),
     }))
@@ -68,9 +66,9 @@ fn clients(
     context: &mut Context<'_>,
 ) -> Option<Vec<ApiClient>> {
     let Some(node) = table.get("clients") else {
-        return one(name, table, auth_method, context).map(|client| vec![client]);
+        return client::client(name, table, auth_method, context).map(|client| vec![client]);
     };
-    for key in ["client_id", "client_secret"].into_iter().filter(|key| table.has(key)) {
+    for key in client::KEYS.into_iter().filter(|key| table.has(key)) {
         let message = format!("`{key}` and `clients` exclude each other");
         context.out.error(table.place_of(key), message, "move it into `clients`");
     }
@@ -91,72 +89,10 @@ fn clients(
             context.out.error(table.place_of("name"), message, "give each client a name of its own");
         }
         names.push(own);
-        if own.is_empty() && table.text("name").is_some() {
-            context.out.error(table.place_of("name"), "`name` is empty", "write name = \"first\"");
+        if let Some(node) = table.get("name") {
+            account::name(node, "name", context);
         }
-        clients.push(one(own, table, auth_method, context));
+        clients.push(client::client(own, table, auth_method, context));
     }
     (clients.len() == items.len()).then_some(clients)?.into_iter().collect()
-}
-
-fn one(name: &str, table: &Table, auth_method: AuthMethod, context: &mut Context<'_>) -> Option<ApiClient> {
-    let client_id = client_id(table, context);
-    let secret = secrets::source(table, "client_secret", context);
-    match (auth_method, table.has("client_secret")) {
-        (AuthMethod::None | AuthMethod::PrivateKeyJwt, true) => {
-            let help = "remove it, or write another auth_method";
-            context.out.error(
-                table.place_of("client_secret"),
-                "`client_secret` has no use with auth_method = \"none\"",
-                help,
-            );
-            return None;
-        }
-        (AuthMethod::Basic | AuthMethod::Post, false) => {
-            context.out.error(table.at, "`client_secret` is missing", secret_help("client_secret"));
-            return None;
-        }
-        (AuthMethod::Basic | AuthMethod::Post, true) if secret.is_none() => return None,
-        _ => {}
-    }
-    Some(ApiClient { name: name.into(), client_id: client_id?, client_secret: secret, signing_key: None })
-}
-
-fn client_id(table: &Table, context: &mut Context<'_>) -> Option<String> {
-    let Some(node) = table.get("client_id") else {
-        // In `clients` the format itself requires it.
-        context.out.error(
-            table.at,
-            "`client_id` is missing",
-            "write client_id = \"…\" or { env = \"NAME\" }, or several in `clients`",
-        );
-        return None;
-    };
-    let text = node.as_text()?;
-    if text.is_empty() {
-        context.out.error(node.at, "`client_id` is empty", "write client_id = \"…\" or { env = \"NAME\" }");
-        return None;
-    }
-    Some(text.to_owned())
-}
-
-/// Scopes joined by spaces (RFC 6749 §3.3).
-fn scope(table: &Table, context: &mut Context<'_>) -> Option<String> {
-    let listed = matches!(table.get("scope")?.value, Value::List(_));
-    let mut scopes = Vec::new();
-    for node in table.items("scope") {
-        let Some(text) = node.as_text() else { continue };
-        let plain = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
-        let words: Vec<&str> = if listed { vec![text] } else { text.split_whitespace().collect() };
-        if words.iter().any(|word| word.is_empty() || !word.bytes().all(plain)) {
-            let message = format!("{} is not a scope", node.shown());
-            context.out.error(
-                node.at,
-                message,
-                "write one scope in each string, as scope = [\"openid\", \"email\"]",
-            );
-        }
-        scopes.extend(words);
-    }
-    (!scopes.is_empty()).then(|| scopes.join(" "))
 }
