@@ -157,7 +157,7 @@ class Visit {
     const { page } = this;
     if (!keyboard) {
       await page.locator('input[name=token]').fill(token);
-      await page.getByRole('button', { name: /connect/i }).click();
+      await page.getByRole('button', { name: /connect|log in/i }).click();
       return;
     }
     for (let tabs = 0; tabs < 10 && !await page.evaluate(() => document.activeElement?.name === 'token'); tabs += 1) {

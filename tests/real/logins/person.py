@@ -87,11 +87,17 @@ class Person:
             if came_from:
                 site = worse(site, relation(came_from, url))
             page = self._fetch(method, url, body, site, origin)
+            onward = re.search(r'<meta http-equiv="refresh" content="0; ?url=([^"]*)"', page.body)
+            if page.status == 200 and onward:
+                # A page that goes on by itself begins a new chain.
+                method, body, origin, site, came_from = "GET", None, None, "same-origin", url
+                url = urllib.parse.urljoin(url, html.unescape(onward[1]))
+                continue
             if page.status not in (301, 302, 303, 307, 308):
                 return page
             if method != "GET" and page.status < 307:
                 method, body, origin = "GET", None, None
-            came_from = url if referrer else None
+            came_from = url if site != "none" else None
             url = urllib.parse.urljoin(url, page.headers["location"])
         raise RuntimeError(f"more than {REDIRECTS} redirects, the last to {url.partition('?')[0]}")
 
