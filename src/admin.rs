@@ -1,6 +1,8 @@
-//! The admin listener: probes, status, and stopping, for commands and for orchestrators. Not on the request path.
+//! The admin listener: probes, status, logins, and stopping, for commands, browsers and orchestrators. Not on the
+//! request path.
 
 mod access;
+mod connect;
 mod status;
 
 use std::net::SocketAddr;
@@ -22,7 +24,9 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, warn};
 
+use self::connect::Connect;
 use crate::guard::{Guard, Refused};
+use crate::login::Desk;
 use crate::secret::Secret;
 
 pub use self::access::{AccessError, TokenFile, read_token};
@@ -32,6 +36,11 @@ pub use self::status::{Instance, Readiness};
 pub const ADMIN_TOKEN_HEADER: HeaderName = HeaderName::from_static("sidekey-token");
 /// Connections at once; probes and commands need a few.
 const MAX_CONNECTIONS: usize = 64;
+/// What it has of its own, which no redirect path can be.
+const OWN: [&str; 6] = ["/livez", "/readyz", "/status", "/metrics", "/reload", "/quitquitquit"];
+/// What is said to who shows no admin token, or a wrong one.
+const TOKEN_HINT: &str =
+    "This needs the admin token in Sidekey-Token; the commands of sidekey know where it is.";
 /// How long a request's header may take.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -46,6 +55,14 @@ pub struct AdminRules {
     pub hosts: Vec<String>,
 }
 
+impl AdminRules {
+    /// Does the request show the admin token?
+    fn is_shown_by(&self, head: &Parts) -> bool {
+        let shown = head.headers.get(ADMIN_TOKEN_HEADER).zip(self.token.as_ref());
+        shown.is_some_and(|(shown, token)| token.is(shown.as_bytes()))
+    }
+}
+
 /// A running listener for administration or for probes alone; dropped, it stops.
 #[derive(Debug)]
 pub struct Admin {
@@ -57,7 +74,7 @@ pub struct Admin {
 #[derive(Debug)]
 enum Face {
     /// Everything, to those whom the guard lets in.
-    Admin { guard: Guard, rules: AdminRules },
+    Admin { guard: Guard, rules: AdminRules, desk: Option<Arc<Desk>> },
     /// Probes alone, to anyone, by whatever name: kubelet comes from outside the pod.
     Probes,
 }
@@ -66,10 +83,12 @@ struct Shared {
     face: Face,
     instance: Arc<Instance>,
     stop: Arc<Notify>,
+    port: u16,
 }
 
 impl Admin {
-    /// Serves administration on a listener on loopback. A permitted stop is told to `stop`.
+    /// Serves administration on a listener on loopback. A permitted stop is told to `stop`; `desk` is where people log
+    /// in.
     ///
     /// # Errors
     /// When the listener is no longer one.
@@ -77,10 +96,11 @@ impl Admin {
         listener: TcpListener,
         rules: AdminRules,
         instance: Arc<Instance>,
+        desk: Option<Arc<Desk>>,
         stop: Arc<Notify>,
     ) -> std::io::Result<Self> {
         let guard = Guard::new(rules.hosts.iter().map(String::as_str));
-        Self::serve(listener, Shared { face: Face::Admin { guard, rules }, instance, stop })
+        Self::serve(listener, Face::Admin { guard, rules, desk }, instance, stop)
     }
 
     /// Serves `/livez` and `/readyz` and nothing else, whatever the Host.
@@ -88,7 +108,7 @@ impl Admin {
     /// # Errors
     /// When the listener is no longer one.
     pub fn start_probes(listener: TcpListener, instance: Arc<Instance>) -> std::io::Result<Self> {
-        Self::serve(listener, Shared { face: Face::Probes, instance, stop: Arc::default() })
+        Self::serve(listener, Face::Probes, instance, Arc::default())
     }
 
     /// Where it listens.
@@ -96,8 +116,14 @@ impl Admin {
         self.address
     }
 
-    fn serve(listener: TcpListener, shared: Shared) -> std::io::Result<Self> {
+    fn serve(
+        listener: TcpListener,
+        face: Face,
+        instance: Arc<Instance>,
+        stop: Arc<Notify>,
+    ) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
+        let shared = Shared { face, instance, stop, port: address.port() };
         Ok(Self { address, task: tokio::spawn(accept(listener, Arc::new(shared))) })
     }
 }
@@ -134,9 +160,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let (head, _) = request.into_parts();
-        let answer = shared.answer(&head);
-        async move { Ok::<_, std::convert::Infallible>(answer) }
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, std::convert::Infallible>(shared.answer(request).await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
@@ -146,7 +171,20 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
 }
 
 impl Shared {
-    fn answer(&self, head: &Parts) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        if let Face::Admin { guard, rules, desk: Some(desk) } = &self.face {
+            let connect = Connect { desk, guard, rules, port: self.port };
+            // On the heap: most connections never log in.
+            let answer = Box::pin(connect.answer(&head, body, OWN.contains(&head.uri.path())));
+            if let Some(answer) = answer.await {
+                return answer;
+            }
+        }
+        self.answer_at_once(&head)
+    }
+
+    fn answer_at_once(&self, head: &Parts) -> Response<Full<Bytes>> {
         if let Face::Admin { guard, .. } = &self.face
             && let Err(refused) = guard.admit(head, true)
         {
@@ -180,10 +218,8 @@ impl Shared {
     }
 
     fn quit(&self, head: &Parts, rules: &AdminRules) -> Response<Full<Bytes>> {
-        let shown = head.headers.get(ADMIN_TOKEN_HEADER).zip(rules.token.as_ref());
-        if !rules.open_quit && !shown.is_some_and(|(shown, token)| token.is(shown.as_bytes())) {
-            let hint = "This needs the admin token in Sidekey-Token; `sidekey stop` knows where it is.";
-            return error(StatusCode::UNAUTHORIZED, "caller_unknown", hint);
+        if !rules.open_quit && !rules.is_shown_by(head) {
+            return error(StatusCode::UNAUTHORIZED, "caller_unknown", TOKEN_HINT);
         }
         self.stop.notify_one();
         text(StatusCode::ACCEPTED, "stopping\n")

@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod explain;
 mod instance;
+mod login;
 mod run;
 mod starter;
 
@@ -76,6 +77,10 @@ enum Command {
     },
     /// Tell what would happen to a request, without sending it; exits with 1 if it would be refused.
     Explain(explain::ExplainArgs),
+    /// Log in to a credential in the browser; what is granted is kept for the requests that carry it.
+    Login(login::LoginArgs),
+    /// Revoke what a login granted, and forget it.
+    Logout(login::LogoutArgs),
     /// Print what the running instance says of itself.
     Status {
         #[command(flatten)]
@@ -148,6 +153,8 @@ pub fn main() -> ExitCode {
             check::check(&config, &environment, connect, LoadOptions { check_secrets: !no_secrets })
         }
         Command::Explain(args) => explain::explain(&args, &environment),
+        Command::Login(args) => login::login(&args, &environment),
+        Command::Logout(args) => login::logout(&args, &environment),
         Command::Status { config, json, watch } => instance::status(&config, &environment, json, watch),
         Command::Wait { config, what, timeout } => instance::wait(&config, &environment, what, timeout),
         Command::Stop(config) => instance::stop(&config, &environment),

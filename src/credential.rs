@@ -154,17 +154,17 @@ fn spec(
             strategy = grant.strategy;
             let tls = grant.token_url.origin.tls.then(|| tls.connector(&grant.tls)).transpose()?;
             let grant = Arc::new(grant.clone());
-            let source = |client: &crate::config::ApiClient| -> Arc<dyn TokenSource> {
-                Arc::new(ClientCredentialsSource {
-                    grant: Arc::clone(&grant),
-                    client: client.clone(),
-                    encoding,
-                    tls: tls.clone(),
-                    reader: reader.clone(),
-                    clock: clock.clone(),
-                })
+            let source = |client: &Arc<ApiClient>| -> Arc<dyn TokenSource> {
+                let client = OAuthClient::for_client_credentials(
+                    Arc::clone(&grant),
+                    Arc::clone(client),
+                    tls.clone(),
+                    reader.clone(),
+                    clock.clone(),
+                );
+                Arc::new(ClientCredentialsSource { client, encoding })
             };
-            let shared = |client: &crate::config::ApiClient| match shared_by {
+            let shared = |client: &Arc<ApiClient>| match shared_by {
                 None => source(client),
                 Some(vault) => Arc::new(SharedSource {
                     inner: source(client),

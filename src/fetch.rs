@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio_rustls::TlsConnector;
 
 use crate::config::{Endpoint, Upstream};
-use crate::dial::{DialError, dial};
+use crate::dial::{DialError, Stream, dial};
 
 /// The most that an answer may hold, in bytes.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -46,7 +46,7 @@ pub enum CallError {
     /// The answer is larger than any token answer is.
     #[error("the answer is larger than {MAX_ANSWER_BYTES} bytes")]
     TooLarge,
-    /// It took too long.
+    /// Reached, but no whole answer came in time. The request may have arrived.
     #[error("no whole answer within {0:?}")]
     Timeout(Duration),
 }
@@ -61,19 +61,34 @@ pub async fn post_form(
     form: String,
     limit: Duration,
 ) -> Result<Answer, CallError> {
-    let mut request = Request::new(Full::new(Bytes::from(form)));
+    let mut request = request_to(endpoint, form.into());
     *request.method_mut() = Method::POST;
-    // Checked when the configuration was loaded; a path that is not one gets the origin's own 404.
-    *request.uri_mut() = endpoint.path_and_query.parse().unwrap_or_default();
     let headers = request.headers_mut();
-    headers.insert(HOST, endpoint.origin.host_header.clone());
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("sidekey/", env!("CARGO_PKG_VERSION"))));
     if let Some(value) = authorization {
         headers.insert(http::header::AUTHORIZATION, value);
     }
     call(&endpoint.origin, tls, request, limit).await
+}
+
+/// Gets a public document and reads the answer, all within `limit`.
+pub async fn get(
+    endpoint: &Endpoint,
+    tls: Option<&TlsConnector>,
+    limit: Duration,
+) -> Result<Answer, CallError> {
+    call(&endpoint.origin, tls, request_to(endpoint, Bytes::new()), limit).await
+}
+
+fn request_to(endpoint: &Endpoint, body: Bytes) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body));
+    // Checked when the configuration was loaded; a path that is not one gets the origin's own 404.
+    *request.uri_mut() = endpoint.path_and_query.parse().unwrap_or_default();
+    let headers = request.headers_mut();
+    headers.insert(HOST, endpoint.origin.host_header.clone());
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("sidekey/", env!("CARGO_PKG_VERSION"))));
+    request
 }
 
 /// Sends one request and reads its answer, all within `limit`.
@@ -83,19 +98,16 @@ pub async fn call(
     request: Request<Full<Bytes>>,
     limit: Duration,
 ) -> Result<Answer, CallError> {
-    match tokio::time::timeout(limit, exchange(origin, tls, request, limit)).await {
+    let deadline = tokio::time::Instant::now() + limit;
+    // Its own limit, so that a time-out tells whether anything was sent.
+    let stream = dial(origin, tls, limit).await?;
+    match tokio::time::timeout_at(deadline, exchange(stream, request)).await {
         Ok(done) => done,
         Err(_) => Err(CallError::Timeout(limit)),
     }
 }
 
-async fn exchange(
-    origin: &Upstream,
-    tls: Option<&TlsConnector>,
-    request: Request<Full<Bytes>>,
-    limit: Duration,
-) -> Result<Answer, CallError> {
-    let stream = dial(origin, tls, limit).await?;
+async fn exchange(stream: Stream, request: Request<Full<Bytes>>) -> Result<Answer, CallError> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(CallError::Broken)?;
     let answered = async {

@@ -35,6 +35,8 @@ pub enum Refused {
 }
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+static SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 impl Guard {
     /// `hosts`: lower case, without port; loopback's names need not be among them.
@@ -53,8 +55,7 @@ impl Guard {
         if request.headers.contains_key(&ORIGIN) {
             return Err(Refused::CrossSite("it has an Origin"));
         }
-        let mut sites = request.headers.get_all(&SEC_FETCH_SITE).iter();
-        if !sites.all(|site| matches!(site.as_bytes(), b"none" | b"same-origin")) {
+        if !is_of_this_site(request) {
             return Err(Refused::CrossSite("its Sec-Fetch-Site says so"));
         }
         if matches!(request.method, Method::CONNECT | Method::TRACE) {
@@ -63,9 +64,60 @@ impl Guard {
         Ok(host)
     }
 
+    /// The same for the two places of a login that a browser comes to from elsewhere: a whole window that goes there,
+    /// by GET, may come from any site. No frame, image or script may.
+    pub fn admit_navigation<'a>(&self, request: &'a Parts) -> Result<Cow<'a, str>, Refused> {
+        let only = |name: &HeaderName, value: &[u8]| {
+            let mut values = request.headers.get_all(name).iter();
+            values.next().is_some_and(|given| given.as_bytes() == value) && values.next().is_none()
+        };
+        let from_elsewhere =
+            [b"cross-site".as_slice(), b"same-site"].iter().any(|site| only(&SEC_FETCH_SITE, site));
+        let is_window = request.method == Method::GET
+            && !request.headers.contains_key(&ORIGIN)
+            && only(&SEC_FETCH_MODE, b"navigate")
+            && only(&SEC_FETCH_DEST, b"document");
+        if !(from_elsewhere && is_window) {
+            return self.admit(request, true);
+        }
+        let host = host(request)?;
+        if self.is_ours(&host) { Ok(host) } else { Err(Refused::ForbiddenHost) }
+    }
+
+    /// The same for the one form that sidekey serves itself: a POST with exactly this listener's own Origin.
+    pub fn admit_own_form<'a>(&self, request: &'a Parts) -> Result<Cow<'a, str>, Refused> {
+        let host = host(request)?;
+        if !self.is_ours(&host) {
+            return Err(Refused::ForbiddenHost);
+        }
+        if request.method != Method::POST {
+            return Err(Refused::Method);
+        }
+        let mut origins = request.headers.get_all(&ORIGIN).iter();
+        let (origin, second) = (origins.next(), origins.next());
+        let served = request.headers.get(&HOST);
+        let own = |origin: &[u8]| {
+            let authority = origin.strip_prefix(b"http://");
+            authority.zip(served).is_some_and(|(origin, host)| origin == host.as_bytes())
+        };
+        if second.is_some() || !origin.is_some_and(|origin| own(origin.as_bytes())) {
+            return Err(Refused::CrossSite("its Origin is not this listener's"));
+        }
+        if !is_of_this_site(request) {
+            return Err(Refused::CrossSite("its Sec-Fetch-Site says so"));
+        }
+        Ok(host)
+    }
+
     fn is_ours(&self, host: &str) -> bool {
         is_loopback(host) || self.hosts.contains(host)
     }
+}
+
+/// Does its Sec-Fetch-Site, if it has one, name no other site?
+fn is_of_this_site(request: &Parts) -> bool {
+    let mut sites = request.headers.get_all(&SEC_FETCH_SITE).iter();
+    sites.all(|site| matches!(site.as_bytes(), b"none" | b"same-origin"))
 }
 
 /// Is it `localhost` or an address of the loopback range, spelled as the standards spell it?
@@ -225,6 +277,67 @@ mod tests {
         for site in ["none", "same-origin"] {
             assert!(with("sec-fetch-site", site).is_ok(), "{site}");
         }
+    }
+
+    #[test]
+    fn a_login_may_be_come_to_by_a_window_from_another_site_and_by_nothing_else() {
+        type Headers = &'static [(&'static str, &'static str)];
+        const CROSS: (&str, &str) = ("sec-fetch-site", "cross-site");
+        const NAVIGATE: (&str, &str) = ("sec-fetch-mode", "navigate");
+        const DOCUMENT: (&str, &str) = ("sec-fetch-dest", "document");
+        let cases: [(&str, Headers, bool); 12] = [
+            ("GET", &[], true),
+            ("GET", &[("sec-fetch-site", "none"), ("sec-fetch-mode", "navigate")], true),
+            ("GET", &[CROSS, NAVIGATE, DOCUMENT], true),
+            ("GET", &[("sec-fetch-site", "same-site"), NAVIGATE, DOCUMENT], true),
+            ("GET", &[CROSS], false),
+            ("GET", &[CROSS, NAVIGATE], false),
+            ("GET", &[CROSS, NAVIGATE, ("sec-fetch-dest", "iframe")], false),
+            ("GET", &[CROSS, ("sec-fetch-mode", "no-cors"), DOCUMENT], false),
+            ("GET", &[CROSS, NAVIGATE, DOCUMENT, ("origin", "null")], false),
+            ("GET", &[CROSS, NAVIGATE, DOCUMENT, ("host", "evil.com")], false),
+            ("POST", &[CROSS, NAVIGATE, DOCUMENT], false),
+            ("HEAD", &[CROSS, NAVIGATE, DOCUMENT], false),
+        ];
+        for (method, headers, want) in cases {
+            let mut request = request(headers);
+            request.method = method.parse().unwrap();
+            if !request.headers.contains_key("host") {
+                request.headers.insert("host", "127.0.0.1:7601".parse().unwrap());
+            }
+            let admitted = guard().admit_navigation(&request);
+            assert_eq!(admitted.is_ok(), want, "{method} {headers:?}: {admitted:?}");
+        }
+    }
+
+    #[test]
+    fn a_form_of_our_own_has_exactly_our_origin() {
+        let cases: [(&[(&str, &str)], bool); 10] = [
+            (&[("origin", "http://127.0.0.1:7601")], true),
+            (&[("origin", "http://127.0.0.1:7601"), ("sec-fetch-site", "same-origin")], true),
+            (&[("origin", "http://127.0.0.1:7601"), ("sec-fetch-site", "same-site")], false),
+            (&[("origin", "http://127.0.0.1:7601"), ("sec-fetch-site", "cross-site")], false),
+            (&[("origin", "http://127.0.0.1:7601"), ("origin", "http://127.0.0.1:7601")], false),
+            (&[("origin", "http://127.0.0.1")], false),
+            (&[("origin", "http://localhost:7601")], false),
+            (&[("origin", "https://127.0.0.1:7601")], false),
+            (&[("origin", "null")], false),
+            (&[], false),
+        ];
+        for (headers, want) in cases {
+            let mut parts = request(&[("host", "127.0.0.1:7601")]);
+            parts.method = Method::POST;
+            for (name, value) in headers {
+                parts.headers.append(*name, value.parse().unwrap());
+            }
+            let admitted = guard().admit_own_form(&parts);
+            assert_eq!(admitted.is_ok(), want, "{headers:?}: {admitted:?}");
+            parts.method = Method::GET;
+            assert!(guard().admit_own_form(&parts).is_err(), "only a POST: {headers:?}");
+        }
+        let mut foreign = request(&[("host", "evil.com"), ("origin", "http://evil.com")]);
+        foreign.method = Method::POST;
+        assert_eq!(guard().admit_own_form(&foreign), Err(Refused::ForbiddenHost));
     }
 
     #[test]

@@ -49,6 +49,16 @@ pub enum SecretSource {
     Value(Secret),
 }
 
+impl SecretSource {
+    /// The file that it is in; none where it is elsewhere.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Exec(_) | Self::Env(_) | Self::Value(_) => None,
+        }
+    }
+}
+
 /// A program and its arguments. Only the program is ever shown: an argument may be private.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CommandLine(Vec<String>);

@@ -2,7 +2,25 @@
 //!
 //! A [`Backend`] knows nothing of OAuth: it keeps a few bytes under a [`Key`], changes them only by compare-and-set,
 //! and gives out locks that end by themselves. What the bytes mean, and in which order they are written around a
-//! refresh, is the business of `credential::grant`.
+//! refresh, is the business of `credential::vault`.
+//!
+//! | kind | [`Backend::is_shared`] | what a write survives once it has returned |
+//! |---|---|---|
+//! | memory | no | nothing: it is gone with the process |
+//! | file | yes, by processes of one machine | the machine's crash (`fsync` of the file and of its directory) |
+//! | redis | yes | what the server's own persistence survives; replicas are not waited for |
+//!
+//! Every entry passes through [`seal::Seal`] on its way, whatever the kind.
+
+pub mod seal;
+
+mod entry;
+mod error;
+mod file;
+mod memory;
+mod name;
+mod redis;
+mod sealed;
 
 use std::fmt;
 use std::future::Future;
@@ -11,6 +29,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
+
+pub use error::{EntryFault, Flaw, RedisFault, Remedy, SealFault, StoreError};
+
+use crate::clock::Clock;
+use crate::config;
+use crate::secret::reader::SecretReader;
+use crate::tls::TlsFactory;
 
 /// A future of a [`Backend`].
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -22,6 +47,16 @@ pub enum Kind {
     Grant,
     /// An access token that replicas share; it may vanish once it has expired.
     Token,
+}
+
+impl Kind {
+    /// Its word in names and files.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Grant => "grant",
+            Self::Token => "token",
+        }
+    }
 }
 
 /// Whose entry it is. Two accounts never share one: all parts count, and the seal is bound to them.
@@ -36,6 +71,16 @@ pub struct Key {
     /// Who issued it: the issuer, or the token endpoint where no issuer is known.
     pub issuer: Arc<str>,
 }
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, credential, account, .. } = self;
+        write!(f, "the {} of credential {credential:?}, account {account:?}", kind.word())
+    }
+}
+
+/// The most that one entry may hold, in bytes.
+pub const MAX_CONTENT_BYTES: usize = 256 * 1024;
 
 /// An entry as it was read.
 #[derive(Clone, PartialEq, Eq)]
@@ -94,22 +139,37 @@ pub trait Lock: fmt::Debug + Send + Sync {
     fn release(self: Box<Self>) -> Pending<'static, ()>;
 }
 
-/// What is wrong with a store. Holds no content.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Somebody else has written the entry meanwhile.
-    #[error("somebody else has written the entry meanwhile")]
-    Conflict,
-    /// Somebody else has had the lock for too long.
-    #[error("another instance has been refreshing this grant for too long")]
-    Busy,
-    /// The lock ran out before what it is for could begin.
-    #[error("the lock ran out before the refresh could begin; it is tried again")]
-    LockLost,
-    /// The store does not answer, and without it nothing may be presented.
-    #[error("the store does not answer, so that nothing may be refreshed")]
-    Unreachable,
-    /// The entry holds something that this version does not know.
-    #[error("the entry is of a version that this sidekey does not know; run the newer one, or log in anew")]
-    Unknown,
+/// Opens the store of a configuration. A directory is made and checked; a server need not be up: it is connected to
+/// at the first need, and again whenever the connection breaks.
+///
+/// # Errors
+/// When an encryption key cannot be read or used, the directory is unfit or cannot be written, or the TLS settings
+/// cannot be used.
+pub async fn open(
+    config: &config::Store,
+    tls: &TlsFactory,
+    reader: &SecretReader,
+    clock: &Clock,
+) -> Result<Arc<dyn Backend>, StoreError> {
+    let mut keys = Vec::with_capacity(config.encryption_keys.len());
+    for (index, source) in config.encryption_keys.iter().enumerate() {
+        let text = reader
+            .read(source)
+            .await
+            .map_err(|source| StoreError::Secret { what: "store.encryption_key", source })?;
+        let key = seal::Seal::parse_key(&text)
+            .map_err(|reason| StoreError::EncryptionKey { number: index + 1, reason })?;
+        keys.push(key);
+    }
+    let inner: Box<dyn Backend> = match &config.kind {
+        config::StoreKind::Memory => Box::new(memory::MemoryStore::new(clock.clone())),
+        config::StoreKind::File { path } => Box::new(file::FileStore::open(path, clock).await?),
+        config::StoreKind::Redis(server) => Box::new(redis::RedisStore::new(server, tls, reader, clock)?),
+    };
+    Ok(Arc::new(sealed::Sealed::new(inner, seal::Seal::new(keys))))
+}
+
+/// A store in this process's memory.
+pub fn in_memory(clock: &Clock) -> Arc<dyn Backend> {
+    Arc::new(memory::MemoryStore::new(clock.clone()))
 }

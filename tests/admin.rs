@@ -133,7 +133,10 @@ async fn readiness_follows_the_tokens_and_liveness_does_not() {
 #[tokio::test]
 async fn an_instance_that_stops_is_not_ready_whatever_its_tokens() {
     let (pool, _keeper) = Keeper::with_pool(Vec::new(), Clock::system());
-    let instance = sidekey::admin::Instance::new(pool, Clock::system(), serde_json::Value::Null);
+    let instance = {
+        let (clock, nothing) = (Clock::system(), serde_json::Value::Null);
+        sidekey::admin::Instance::new(pool, sidekey::credential::Vault::in_memory(&clock), clock, nothing)
+    };
     assert_eq!(instance.readiness(), Readiness::Ready);
     instance.stops();
     assert_eq!(instance.readiness().word(), "not ready");

@@ -126,7 +126,7 @@ fn a_client_may_sign_in_every_grant() {
         )
         .replace("client_secret = { env = \"S\" }\n", ""),
     );
-    let signing = signed.client.signing_key.unwrap();
+    let signing = signed.client.signing_key.clone().unwrap();
     assert_eq!((signing.id.as_deref(), signing.algorithm), (Some("1"), SigningAlgorithm::Rs256));
     assert_eq!(signing.key, SecretSource::File("/k.pem".into()));
     assert!(signed.client.client_secret.is_none());

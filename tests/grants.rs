@@ -14,7 +14,7 @@ use sidekey::demo::standins::Fault;
 use sidekey::demo::standins::authorization::{Rotation, When};
 use support::faulty::Faulty;
 use support::logins::{Lab, ask};
-use support::running::{Running, eventually, sidekey_on};
+use support::running::{Running, eventually, patiently, sidekey_on};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -150,7 +150,9 @@ async fn a_hundred_accounts_at_once_never_mix() {
     for account in accounts {
         let addr = running.addr;
         asking.spawn(async move {
-            eventually("a token", async || ask(addr, Some(&account)).await.status == 200).await;
+            while ask(addr, Some(&account)).await.status != 200 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             for _ in 0..20 {
                 // The path tells whose token must come with it.
                 let path = format!("/projects?of={account}");
@@ -159,9 +161,12 @@ async fn a_hundred_accounts_at_once_never_mix() {
             }
         });
     }
-    while let Some(done) = asking.join_next().await {
-        done.unwrap();
-    }
+    patiently("a hundred accounts", async {
+        while let Some(done) = asking.join_next().await {
+            done.unwrap();
+        }
+    })
+    .await;
     let mut told = 0;
     for seen in bench.lab.neon.record().requests() {
         let Some((_, account)) = seen.target.split_once("?of=") else { continue };

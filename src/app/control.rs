@@ -12,9 +12,12 @@ use super::{App, StartError};
 use crate::admin::{Admin, AdminRules, Instance, TokenFile};
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
+use crate::credential::logins_of;
+use crate::login::Desk;
 use crate::secret::reader::SecretReader;
 use crate::server::BindError;
 use crate::telemetry::chain;
+use crate::tls::TlsFactory;
 
 /// The listeners that are not for requests, while an instance runs; dropped, they stop.
 #[derive(Debug)]
@@ -24,6 +27,7 @@ pub struct Control {
     _token_file: Option<TokenFile>,
     stop: Arc<Notify>,
     instance: Arc<Instance>,
+    desk: Option<Arc<Desk>>,
 }
 
 impl Control {
@@ -52,6 +56,7 @@ impl Control {
             _token_file: None,
             stop: Arc::clone(&stop),
             instance: Arc::clone(&instance),
+            desk: None,
         };
         if let Some(address) = settings.listen {
             let listener = bind(address).await?;
@@ -72,7 +77,8 @@ impl Control {
             };
             let rules =
                 AdminRules { token, open_quit: settings.open_quit, hosts: config.server.hosts.clone() };
-            let admin = Admin::start(listener, rules, Arc::clone(&instance), stop);
+            control.desk = desk(app, config, clock, bound)?;
+            let admin = Admin::start(listener, rules, Arc::clone(&instance), control.desk.clone(), stop);
             control.admin = Some(admin.map_err(StartError::Threads)?);
         }
         if let Some(address) = settings.health {
@@ -87,6 +93,18 @@ impl Control {
         (self.admin.as_ref().map(Admin::address), self.probes.as_ref().map(Admin::address))
     }
 
+    /// Where people log in; none without such credentials, or without an admin listener.
+    pub fn desk(&self) -> Option<&Arc<Desk>> {
+        self.desk.as_ref()
+    }
+
+    /// Lets logins in their last step come to their end, and ends all others.
+    pub async fn finish_logins(&self) {
+        if let Some(desk) = &self.desk {
+            desk.close().await;
+        }
+    }
+
     /// Says that the instance stops: it is not ready any more.
     pub fn stops(&self) {
         self.instance.stops();
@@ -96,6 +114,19 @@ impl Control {
     pub async fn stop_asked(&self) {
         self.stop.notified().await;
     }
+}
+
+/// The desk of an instance whose admin listener is at `admin`.
+fn desk(
+    app: &App,
+    config: &Config,
+    clock: &Clock,
+    admin: SocketAddr,
+) -> Result<Option<Arc<Desk>>, StartError> {
+    let logins = logins_of(config, &TlsFactory::default(), clock)?;
+    let any = !logins.is_empty();
+    let desk = || Desk::new(logins, Arc::clone(app.vault()), clock.clone()).served_at(admin);
+    Ok(any.then(desk).map(Arc::new))
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {

@@ -1,4 +1,5 @@
-//! `sidekey status`, `wait` and `stop`: ask the running instance, which is found by the same configuration.
+//! `sidekey status`, `wait` and `stop`: ask the running instance, which is found by the same configuration; for the
+//! other commands, how to ask it.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -90,17 +91,8 @@ pub(super) fn wait(
 pub(super) fn stop(arg: &ConfigArg, environment: &Environment) -> Result<(), Failure> {
     let Found { admin, address, hidden } = find(arg, environment)?;
     runtime()?.block_on(async {
-        let token = match &admin.token {
-            Some(source) => SecretReader::new(hidden)
-                .read(source)
-                .await
-                .map_err(|error| Failure::Configuration(chain(&error)))?,
-            None => read_token(address, environment).map_err(|error| Failure::Running(chain(&error)))?,
-        };
-        let mut shown = HeaderValue::from_str(token.expose())
-            .map_err(|_| Failure::Configuration("the admin token is no header value".to_owned()))?;
-        shown.set_sensitive(true);
-        let answer = ask(address, Method::POST, "/quitquitquit", Some(shown))
+        let token = shown_token(&admin, address, hidden, environment).await?;
+        let answer = ask(address, Method::POST, "/quitquitquit", Some(token))
             .await
             .map_err(|error| unreached(&admin, &error))?;
         if answer.status == StatusCode::ACCEPTED {
@@ -131,21 +123,51 @@ fn find(arg: &ConfigArg, environment: &Environment) -> Result<Found, Failure> {
     }
 }
 
+/// The admin token of the instance at `address`, as a header shows it.
+pub(super) async fn shown_token(
+    admin: &Admin,
+    address: SocketAddr,
+    hidden: Vec<String>,
+    environment: &Environment,
+) -> Result<HeaderValue, Failure> {
+    let token = match &admin.token {
+        Some(source) => SecretReader::new(hidden)
+            .read(source)
+            .await
+            .map_err(|error| Failure::Configuration(chain(&error)))?,
+        None => read_token(address, environment).map_err(|error| Failure::Running(chain(&error)))?,
+    };
+    let mut shown = HeaderValue::from_str(token.expose())
+        .map_err(|_| Failure::Configuration("the admin token is no header value".to_owned()))?;
+    shown.set_sensitive(true);
+    Ok(shown)
+}
+
+/// Asks the instance at `address`.
 async fn ask(
     address: SocketAddr,
     method: Method,
     path: &'static str,
     token: Option<HeaderValue>,
 ) -> Result<Answer, CallError> {
-    let text = address.to_string();
-    let host = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("localhost"));
     let mut request = Request::new(Full::new(Bytes::new()));
     *request.method_mut() = method;
     *request.uri_mut() = http::Uri::from_static(path);
-    request.headers_mut().insert(HOST, host.clone());
     if let Some(token) = token {
         request.headers_mut().insert(ADMIN_TOKEN_HEADER, token);
     }
+    send(address, request, ANSWER_TIMEOUT).await
+}
+
+/// Sends a request to the instance at `address`.
+pub(super) async fn send(
+    address: SocketAddr,
+    mut request: Request<Full<Bytes>>,
+    limit: Duration,
+) -> Result<Answer, CallError> {
+    let text = address.to_string();
+    let host = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("localhost"));
+    request.headers_mut().insert(HOST, host.clone());
     let origin = Upstream {
         tls: false,
         host: address.ip().to_string(),
@@ -153,7 +175,7 @@ async fn ask(
         base_path: String::new(),
         host_header: host,
     };
-    call(&origin, None, request, ANSWER_TIMEOUT).await
+    call(&origin, None, request, limit).await
 }
 
 fn unreached(admin: &Admin, error: &CallError) -> Failure {

@@ -49,8 +49,13 @@ async fn serve(config: &Config, environment: &Environment) -> Result<(), Failure
     let again = || {
         Err(Failure::Running("told to stop again while stopping; running requests were cut off".to_owned()))
     };
+    let stopped = async {
+        // First: what they bring is saved while the vault is open.
+        control.finish_logins().await;
+        app.stop().await;
+    };
     tokio::select! {
-        () = app.stop() => Ok(()),
+        () = stopped => Ok(()),
         _ = interrupt.recv() => again(),
         _ = terminate.recv() => again(),
     }

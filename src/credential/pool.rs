@@ -112,7 +112,7 @@ pub(super) struct Account {
     /// The number of the last lease that was given in turn: the least is the least recently used.
     last_turn: AtomicU64,
     /// The header that was given out last, in force or not.
-    newest: Mutex<Option<AuthHeader>>,
+    newest: ArcSwapOption<Token>,
     /// Does nothing help but a login?
     pub(super) login_required: AtomicBool,
     /// What the last fetch failed with, for the record.
@@ -444,7 +444,7 @@ impl Account {
             used: AtomicBool::new(false),
             resting_until: AtomicU64::new(0),
             last_turn: AtomicU64::new(0),
-            newest: Mutex::default(),
+            newest: ArcSwapOption::empty(),
             login_required: AtomicBool::new(false),
             last_error: Mutex::default(),
             fetches: AtomicU64::new(0),
@@ -455,7 +455,7 @@ impl Account {
 
     /// The header that was given out last, in force or not.
     pub(super) fn newest(&self) -> Option<AuthHeader> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.newest.load().as_ref().map(|token| token.header.clone())
     }
 
     pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
@@ -468,13 +468,14 @@ impl Account {
         match (machine.held(), header) {
             (None, _) => self.current.store(None),
             (Some(held), Some(header)) => {
-                *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(header.clone());
-                self.current.store(Some(Arc::new(Token {
+                let token = Arc::new(Token {
                     header,
                     generation: held.generation,
                     expires: held.expires,
                     accepted: AtomicBool::new(false),
-                })));
+                });
+                self.newest.store(Some(Arc::clone(&token)));
+                self.current.store(Some(token));
             }
             (Some(_), None) => {}
         }

@@ -14,11 +14,11 @@ use tracing::{debug, info, warn};
 use super::grant::{self, Access, Grant, Step, Why};
 use super::machine::Span;
 use super::source::{FetchError, Fetched, TokenSource, Wish};
-use super::vault::{LOCK_PAUSE, Vault, View};
+use super::vault::{LOCK_PAUSE, Vault, VaultError, View};
 use crate::clock::Clock;
 use crate::config::Encoding;
 use crate::oauth::{OAuthClient, OAuthError, Sent};
-use crate::store::{Key, Lock, StoreError};
+use crate::store::{Key, Lock};
 
 /// How often a token is presented again in one fetch because somebody else presented it at the same time.
 const CONCURRENT_TRIES: u32 = 3;
@@ -73,7 +73,7 @@ impl GrantSource {
                 None
             } else {
                 match self.vault.try_lock(&self.key, self.client.limit()).await? {
-                    None if self.clock.now() >= deadline => return Err(StoreError::Busy.into()),
+                    None if self.clock.now() >= deadline => return Err(VaultError::Contended.into()),
                     // Whoever has it is most likely refreshing: what that brings is looked for.
                     None => {
                         tokio::time::sleep(LOCK_PAUSE.mul_f64(1.0 + fastrand::f64())).await;
@@ -133,10 +133,10 @@ impl GrantSource {
         let mut revision = view.revision;
         if !view.unsaved {
             // Presented without a word of it in the store, a crash would leave a used token there that looks unused.
-            let known = revision.ok_or(StoreError::Unreachable)?;
+            let known = revision.ok_or(VaultError::Unanswering)?;
             revision = match self.vault.write(&self.key, &intent, known).await {
                 Ok(revision) => Some(revision),
-                Err(StoreError::Conflict) => return Err(StoreError::Busy.into()),
+                Err(error) if error.is_conflict() => return Err(VaultError::Contended.into()),
                 Err(error) => return Err(error.into()),
             };
         }
@@ -145,7 +145,7 @@ impl GrantSource {
         {
             // Somebody else may have the lock by now and this very intent as a riddle before them: leave it to them.
             self.take_back(&before, revision).await;
-            return Err(StoreError::LockLost.into());
+            return Err(VaultError::LockLost.into());
         }
         let asked = self.clock.wall();
         match self.client.refresh(&token).await {

@@ -7,24 +7,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use form_urlencoded::{Serializer, byte_serialize};
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 use zeroize::Zeroizing;
 
 use super::grant::Why;
 use super::header::{AuthHeader, IllegalCharacter};
 use super::machine::Span;
+use super::vault::VaultError;
 use crate::clock::Clock;
-use crate::config::{ApiClient, AuthMethod, BasicEncoding, ClientCredentials, Encoding};
-use crate::fetch::{CallError, post_form};
-use crate::oauth::OAuthError;
+use crate::config::Encoding;
 use crate::oauth::answer::{self, AnswerError, Given};
+use crate::oauth::{OAuthClient, OAuthError};
 use crate::secret::reader::SecretReader;
-use crate::secret::{CommandLine, Secret, SecretError, SecretSource};
-use crate::store::StoreError;
-use crate::tls::Connector;
+use crate::secret::{CommandLine, SecretError, SecretSource};
 
 /// How often a static secret that a command prints is asked for again.
 const EXEC_SECRET_REFRESH: Duration = Duration::from_secs(300);
@@ -61,9 +56,9 @@ pub enum FetchError {
     /// The secret itself cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// The token endpoint gave no answer.
-    #[error("the token endpoint gave no answer")]
-    Call(#[from] CallError),
+    /// The authorization server gave no token.
+    #[error(transparent)]
+    OAuth(#[from] OAuthError),
     /// The answer is not a token.
     #[error(transparent)]
     Answer(#[from] AnswerError),
@@ -78,9 +73,9 @@ pub enum FetchError {
         /// What happened, without the command's own output.
         reason: String,
     },
-    /// The store cannot be used.
+    /// The grant cannot be had from the store, or not be changed there.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Vault(#[from] VaultError),
     /// Nothing but a login helps.
     #[error("a login is needed: {why}; run: sidekey login {credential} --account {account}")]
     LoginRequired {
@@ -100,9 +95,6 @@ pub enum FetchError {
         #[source]
         source: Option<OAuthError>,
     },
-    /// What an authorization server said.
-    #[error(transparent)]
-    OAuth(#[from] OAuthError),
     /// The task that fetched is gone.
     #[error("the fetch was cut short")]
     Cut,
@@ -112,13 +104,12 @@ impl FetchError {
     /// Will asking again soon not help?
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Answer(error) => error.is_permanent(),
             Self::OAuth(error) => error.is_permanent(),
+            Self::Answer(error) => error.is_permanent(),
             Self::LoginRequired { .. } => true,
             // Files are watched: a mended one is noticed at once, whatever the pause.
             Self::Secret(error) => !matches!(error, SecretError::Command { .. }),
             Self::Header(_) => true,
-            Self::Call(CallError::Dial(error)) => error.is_certificate(),
             _ => false,
         }
     }
@@ -126,21 +117,14 @@ impl FetchError {
     /// How long the server asked to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Answer(error) => error.retry_after(),
             Self::OAuth(error) => error.retry_after(),
+            Self::Answer(error) => error.retry_after(),
             Self::Uncertain { retry_in, source } => {
                 let asked = source.as_ref().and_then(OAuthError::retry_after).unwrap_or_default();
                 Some(asked.max(*retry_in))
             }
             _ => None,
         }
-    }
-}
-
-fn file_of(source: &SecretSource) -> Option<PathBuf> {
-    match source {
-        SecretSource::File(path) => Some(path.clone()),
-        SecretSource::Exec(_) | SecretSource::Env(_) | SecretSource::Value(_) => None,
     }
 }
 
@@ -184,98 +168,27 @@ impl TokenSource for StaticSource {
     }
 
     fn watched_files(&self) -> Vec<PathBuf> {
-        file_of(&self.secret).into_iter().collect()
+        self.secret.file().map(Path::to_owned).into_iter().collect()
     }
 }
 
 /// The client credentials grant (RFC 6749 §4.4) of one API client.
 #[derive(Debug)]
 pub struct ClientCredentialsSource {
-    /// The credential; its `clients` are not used here.
-    pub grant: Arc<ClientCredentials>,
-    /// The client that asks.
-    pub client: ApiClient,
+    /// Asks for the client.
+    pub client: OAuthClient,
     /// How the token stands in the header.
     pub encoding: Encoding,
-    /// TLS towards the token endpoint; none for clear text.
-    pub tls: Option<Connector>,
-    /// Reads the client secret.
-    pub reader: SecretReader,
-    /// For a JWT's own expiry.
-    pub clock: Clock,
 }
 
 impl TokenSource for ClientCredentialsSource {
     fn fetch(&self, _: Wish) -> Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + '_>> {
-        Box::pin(async {
-            let secret = match &self.client.client_secret {
-                Some(source) => Some(self.reader.read(source).await?),
-                None => None,
-            };
-            let (authorization, form) = self.request(secret.as_ref())?;
-            let answer = post_form(
-                &self.grant.token_url,
-                self.tls.as_ref().map(|connector| &connector.0),
-                authorization,
-                form,
-                self.grant.fetch_timeout,
-            )
-            .await?;
-            let sent = secret.map(|secret| forms(&self.client.client_id, &secret)).unwrap_or_default();
-            bearer(&answer::read(&answer, self.clock.wall(), &sent)?, self.encoding)
-        })
+        Box::pin(async { bearer(&self.client.client_credentials().await?.access?, self.encoding) })
     }
 
     fn watched_files(&self) -> Vec<PathBuf> {
-        self.client.client_secret.as_ref().and_then(file_of).into_iter().collect()
+        self.client.watched_files()
     }
-}
-
-impl ClientCredentialsSource {
-    /// The Authorization header and the form of a token request (RFC 6749 §2.3.1, §4.4.2).
-    fn request(&self, secret: Option<&Secret>) -> Result<(Option<HeaderValue>, String), FetchError> {
-        let grant = &self.grant;
-        let id = &self.client.client_id;
-        let mut form = Serializer::new(String::new());
-        form.append_pair("grant_type", "client_credentials");
-        if let Some(scope) = &grant.scope {
-            form.append_pair("scope", scope);
-        }
-        if let Some(audience) = &grant.audience {
-            form.append_pair("audience", audience);
-        }
-        let authorization = match (grant.auth_method, secret) {
-            (AuthMethod::Basic, Some(secret)) => Some(match grant.basic_encoding {
-                BasicEncoding::Raw => AuthHeader::basic(id, secret)?,
-                BasicEncoding::Form => {
-                    let encoded =
-                        Zeroizing::new(byte_serialize(secret.expose().as_bytes()).collect::<String>());
-                    let id: String = byte_serialize(id.as_bytes()).collect();
-                    AuthHeader::basic(&id, &Secret::new(encoded.as_str()))?
-                }
-            }),
-            (AuthMethod::Post, Some(secret)) => {
-                form.append_pair("client_id", id).append_pair("client_secret", secret.expose());
-                None
-            }
-            (AuthMethod::None | AuthMethod::PrivateKeyJwt, _) | (_, None) => {
-                form.append_pair("client_id", id);
-                None
-            }
-        };
-        Ok((authorization.map(|header| header.value().clone()), form.finish()))
-    }
-}
-
-/// The forms in which a client's secret travels: as it is, form-encoded, and within Basic.
-fn forms(id: &str, secret: &Secret) -> Vec<Secret> {
-    let encode = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
-    let basic = |id: &str, secret: &Secret| {
-        let plain = Zeroizing::new(format!("{id}:{}", secret.expose()));
-        Secret::new(STANDARD.encode(plain.as_bytes()))
-    };
-    let encoded = Secret::new(encode(secret.expose()));
-    vec![basic(id, secret), basic(&encode(id), &encoded), encoded, secret.clone()]
 }
 
 /// A command that prints a token as JSON.
@@ -322,75 +235,6 @@ fn bearer(given: &Given, encoding: Encoding) -> Result<Fetched, FetchError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Endpoint, Strategy, TlsSettings, Upstream};
-
-    fn source(auth_method: AuthMethod, basic_encoding: BasicEncoding) -> ClientCredentialsSource {
-        let client = ApiClient {
-            name: "c".into(),
-            client_id: "id with space".into(),
-            client_secret: Some(SecretSource::Value(Secret::new("s:e%c+r£t"))),
-            signing_key: None,
-        };
-        let origin = Upstream {
-            tls: false,
-            host: "127.0.0.1".into(),
-            port: 1,
-            base_path: String::new(),
-            host_header: HeaderValue::from_static("127.0.0.1:1"),
-        };
-        let grant = ClientCredentials {
-            token_url: Endpoint { origin, path_and_query: "/oauth/token".into() },
-            clients: vec![client.clone()],
-            strategy: Strategy::Failover,
-            auth_method,
-            basic_encoding,
-            scope: Some("a b".into()),
-            audience: Some("https://api".into()),
-            params: Vec::new(),
-            tls: TlsSettings::default(),
-            fetch_timeout: Duration::from_secs(1),
-        };
-        ClientCredentialsSource {
-            grant: Arc::new(grant),
-            client,
-            encoding: Encoding::Plain,
-            tls: None,
-            reader: SecretReader::new([]),
-            clock: Clock::system(),
-        }
-    }
-
-    #[test]
-    fn client_authentication_follows_the_rfc_and_the_provider() {
-        let secret = Secret::new("s:e%c+r£t");
-        let common = "grant_type=client_credentials&scope=a+b&audience=https%3A%2F%2Fapi";
-        let cases = [
-            (AuthMethod::Basic, BasicEncoding::Raw, Some("id with space:s:e%c+r£t"), common.to_owned()),
-            (
-                AuthMethod::Basic,
-                BasicEncoding::Form,
-                Some("id+with+space:s%3Ae%25c%2Br%C2%A3t"),
-                common.to_owned(),
-            ),
-            (
-                AuthMethod::Post,
-                BasicEncoding::Form,
-                None,
-                format!("{common}&client_id=id+with+space&client_secret=s%3Ae%25c%2Br%C2%A3t"),
-            ),
-            (AuthMethod::None, BasicEncoding::Form, None, format!("{common}&client_id=id+with+space")),
-        ];
-        for (method, encoding, basic, form) in cases {
-            let (authorization, sent) = source(method, encoding).request(Some(&secret)).unwrap();
-            let plain = authorization.map(|value| {
-                let text = value.to_str().unwrap().strip_prefix("Basic ").unwrap().to_owned();
-                let bytes = STANDARD.decode(text).unwrap();
-                String::from_utf8(bytes).unwrap()
-            });
-            assert_eq!(plain.as_deref(), basic, "{method:?} {encoding:?}");
-            assert_eq!(sent, form, "{method:?} {encoding:?}");
-        }
-    }
 
     #[tokio::test]
     async fn a_command_gives_a_token_and_inherits_no_hidden_variable() {

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::grant::{Grant, Life};
 use crate::clock::{Clock, Moment};
 use crate::oauth::{Granted, OAuthClient, OAuthError};
-use crate::store::{self, Backend, Key, Lock, StoreError};
+use crate::store::{self, Backend, Key, Lock, Remedy, StoreError};
 use crate::telemetry::chain;
 
 /// How often the store is asked whether somebody logged in or out, and unsaved grants are tried again.
@@ -113,6 +113,32 @@ pub(super) struct View {
     pub(super) unsaved: bool,
 }
 
+/// Why a grant cannot be had from the store, or not be changed there.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// What the store said.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Somebody else has had the lock for too long.
+    #[error("another instance has been refreshing this grant for too long")]
+    Contended,
+    /// The lock ran out before what it is for could begin.
+    #[error("the lock ran out before the refresh could begin; it is tried again")]
+    LockLost,
+    /// The store does not answer, and without it nothing may be presented.
+    #[error("the store does not answer, so that nothing may be refreshed")]
+    Unanswering,
+    /// The entry holds something that this version does not know.
+    #[error("the grant is of a version that this sidekey does not know; run the newer one, or log in anew")]
+    UnknownVersion,
+}
+
+impl VaultError {
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Conflict))
+    }
+}
+
 /// What a logout did.
 #[derive(Debug)]
 pub struct LoggedOut {
@@ -169,7 +195,7 @@ impl Vault {
     /// # Errors
     /// When the store cannot be written: the grant is kept in memory then, and writing is tried again; for a command
     /// that ends, that is a failure.
-    pub async fn log_in(&self, key: &Key, granted: &Granted) -> Result<(), StoreError> {
+    pub async fn log_in(&self, key: &Key, granted: &Granted) -> Result<(), VaultError> {
         let saved = loop {
             let (earlier, revision) = match self.read_store(key).await {
                 Ok((stored, revision)) => (self.newest(key, stored), revision),
@@ -182,7 +208,7 @@ impl Vault {
             let grant = Grant::of_login(granted, earlier.as_ref(), self.clock.wall());
             match self.write(key, &grant, revision).await {
                 Ok(_) => break Ok(()),
-                Err(StoreError::Conflict) => {}
+                Err(error) if error.is_conflict() => {}
                 Err(error) => {
                     self.keep(key, grant, Unsaved::Login);
                     break Err(error);
@@ -197,7 +223,7 @@ impl Vault {
     ///
     /// # Errors
     /// When the store cannot be read or written, or somebody refreshes the grant for too long.
-    pub async fn log_out(&self, key: &Key, client: &OAuthClient) -> Result<LoggedOut, StoreError> {
+    pub async fn log_out(&self, key: &Key, client: &OAuthClient) -> Result<LoggedOut, VaultError> {
         // A refresh that runs would bring a token that nobody revokes.
         let lock = self.wait_for_lock(key, client.limit()).await?;
         let done = self.log_out_locked(key, client).await;
@@ -206,7 +232,7 @@ impl Vault {
         done
     }
 
-    async fn log_out_locked(&self, key: &Key, client: &OAuthClient) -> Result<LoggedOut, StoreError> {
+    async fn log_out_locked(&self, key: &Key, client: &OAuthClient) -> Result<LoggedOut, VaultError> {
         let (stored, mut revision) = self.read_store(key).await?;
         let Some(mut grant) = self.newest(key, stored) else {
             return Ok(LoggedOut { existed: false, revoked: Ok(false) });
@@ -219,7 +245,7 @@ impl Vault {
         loop {
             match self.write(key, &grant.logged_out(), revision).await {
                 Ok(_) => return Ok(LoggedOut { existed, revoked }),
-                Err(StoreError::Conflict) => {
+                Err(error) if error.is_conflict() => {
                     let (stored, now) = self.read_store(key).await?;
                     grant = self.newest(key, stored).unwrap_or(grant);
                     revision = now;
@@ -293,7 +319,7 @@ impl Vault {
     ///
     /// # Errors
     /// When the store does not answer and this process knows of none.
-    pub(super) async fn view(&self, key: &Key) -> Result<View, StoreError> {
+    pub(super) async fn view(&self, key: &Key) -> Result<View, VaultError> {
         let (stored, revision) = match self.read_store(key).await {
             Ok(read) => read,
             Err(error) => {
@@ -323,7 +349,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when somebody else was there; others when the store cannot be written.
-    pub(super) async fn write(&self, key: &Key, grant: &Grant, revision: u64) -> Result<u64, StoreError> {
+    pub(super) async fn write(&self, key: &Key, grant: &Grant, revision: u64) -> Result<u64, VaultError> {
         let written = self.backend.write(key, revision, &grant.to_bytes(), None).await;
         match &written {
             Ok(_) => {
@@ -333,7 +359,7 @@ impl Vault {
             Err(StoreError::Conflict) => self.is_well(),
             Err(error) => self.failed(error),
         }
-        written
+        written.map_err(VaultError::from)
     }
 
     /// Writes the outcome of a refresh down, whatever it takes: what cannot be saved is kept in memory. Gives the grant
@@ -346,7 +372,7 @@ impl Vault {
         loop {
             match self.write(key, &grant, revision).await {
                 Ok(_) => return grant,
-                Err(StoreError::Conflict) => {}
+                Err(error) if error.is_conflict() => {}
                 Err(_) => break,
             }
             match self.read_store(key).await {
@@ -365,12 +391,12 @@ impl Vault {
     /// The lock on a grant, for so long that a fetch of `limit` surely fits; waits for it within reason.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] when somebody has it for too long.
+    /// [`VaultError::Contended`] when somebody has it for too long.
     pub(super) async fn wait_for_lock(
         &self,
         key: &Key,
         limit: Duration,
-    ) -> Result<Box<dyn Lock>, StoreError> {
+    ) -> Result<Box<dyn Lock>, VaultError> {
         let span = lock_span(limit);
         let deadline = self.clock.now() + span + Duration::from_secs(1);
         loop {
@@ -378,7 +404,7 @@ impl Vault {
                 return Ok(lock);
             }
             if self.clock.now() >= deadline {
-                return Err(StoreError::Busy);
+                return Err(VaultError::Contended);
             }
             tokio::time::sleep(LOCK_PAUSE.mul_f64(1.0 + fastrand::f64())).await;
         }
@@ -389,13 +415,13 @@ impl Vault {
         &self,
         key: &Key,
         limit: Duration,
-    ) -> Result<Option<Box<dyn Lock>>, StoreError> {
+    ) -> Result<Option<Box<dyn Lock>>, VaultError> {
         let lock = self.backend.lock(key, lock_span(limit)).await;
         match &lock {
             Ok(_) => self.is_well(),
             Err(error) => self.failed(error),
         }
-        lock
+        lock.map_err(VaultError::from)
     }
 
     /// Gives a lock back. It would end by itself, so that a failure costs no more than time.
@@ -417,20 +443,16 @@ impl Vault {
         self.counts.lost.fetch_add(1, Ordering::Relaxed);
     }
 
-    async fn read_store(&self, key: &Key) -> Result<(Option<Grant>, u64), StoreError> {
-        let read = self.backend.read(key).await.and_then(|stored| match stored {
+    async fn read_store(&self, key: &Key) -> Result<(Option<Grant>, u64), VaultError> {
+        // That it can be read says nothing of writing.
+        let read = self.backend.read(key).await.inspect_err(|error| self.failed(error))?;
+        match read {
             None => Ok((None, 0)),
-            Some(stored) => match Grant::from_bytes(&stored.content) {
-                Some(grant) => Ok((Some(grant), stored.revision)),
-                None => Err(StoreError::Unknown),
-            },
-        });
-        match &read {
-            // That it can be read says nothing of writing.
-            Ok(_) => {}
-            Err(error) => self.failed(error),
+            Some(stored) => {
+                let grant = Grant::from_bytes(&stored.content).ok_or(VaultError::UnknownVersion)?;
+                Ok((Some(grant), stored.revision))
+            }
         }
-        read
     }
 
     /// The newer of what the store has and what is known; remembered.
@@ -519,6 +541,10 @@ impl Vault {
     }
 
     fn failed(&self, error: &StoreError) {
+        // What is wrong with one entry is its account's error, not the store's.
+        if error.remedy() == Remedy::Entry {
+            return;
+        }
         let now = self.clock.now();
         let mut health = self.health();
         let text = chain(error);

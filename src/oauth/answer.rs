@@ -9,6 +9,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::client::Granted;
 use crate::fetch::Answer;
 use crate::secret::Secret;
 
@@ -38,6 +39,16 @@ pub enum AnswerError {
         error: String,
         /// `error_description`, cut and cleaned.
         description: Option<String>,
+        /// `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// Somebody else presents the same refresh token at this moment, as Ory Hydra words it within an `invalid_request`.
+    #[error("the token endpoint answered {status}: {error} (multiple concurrent requests)")]
+    Concurrent {
+        /// Its status.
+        status: StatusCode,
+        /// `error`.
+        error: String,
         /// `Retry-After`.
         retry_after: Option<Duration>,
     },
@@ -100,29 +111,43 @@ impl AnswerError {
     /// How long the server asked to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::OAuth { retry_after, .. } | Self::Status { retry_after, .. } => *retry_after,
+            Self::OAuth { retry_after, .. }
+            | Self::Concurrent { retry_after, .. }
+            | Self::Status { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
 }
 
 /// Reads a token endpoint's answer (RFC 6749 §5.1, §5.2). `now` is the wall clock's, for a JWT's `exp`. `sent`: what
-/// authenticated the request, in every form that was sent; some servers repeat it in their errors.
-pub fn read(answer: &Answer, now: SystemTime, sent: &[Secret]) -> Result<Given, AnswerError> {
+/// was secret in the request, in every form that was sent; some servers repeat it in their errors.
+///
+/// # Errors
+/// Where the answer is no token answer. One whose access token alone is of no use is a success: its refresh token
+/// must not be lost.
+pub fn read(answer: &Answer, now: SystemTime, sent: &[Secret]) -> Result<Granted, AnswerError> {
     let status = answer.status;
     if status.is_redirection() {
         return Err(AnswerError::Redirect(status));
     }
     let object = serde_json::from_slice::<Members>(&answer.body).ok();
     let retry_after = retry_after(&answer.headers, now);
-    if let Some(error) = object.as_ref().and_then(|members| members.error.as_ref()) {
+    if let Some((members, error)) =
+        object.as_ref().and_then(|members| Some((members, members.error.as_ref()?)))
+    {
         // Some servers answer 200 with an error; the error counts.
-        let description = object.as_ref().and_then(|members| members.error_description.as_ref());
-        return Err(AnswerError::OAuth {
-            status: if status.is_success() { StatusCode::BAD_REQUEST } else { status },
-            error: plain(error, sent),
-            description: description.map(|text| plain(text, sent)),
-            retry_after,
+        let status = if status.is_success() { StatusCode::BAD_REQUEST } else { status };
+        let description = members.error_description.as_ref();
+        let hidden = members.with_received(sent);
+        // What decides about the refresh token is no secret, whatever the secrets are.
+        let decides = error.as_str().filter(|code| matches!(*code, "invalid_grant" | "token_inactive"));
+        let shown = decides.map_or_else(|| plain(error, &hidden), str::to_owned);
+        // Before anything is cut: Hydra says it at the end of a long text.
+        return Err(if is_concurrent(error) || description.is_some_and(is_concurrent) {
+            AnswerError::Concurrent { status, error: shown, retry_after }
+        } else {
+            let description = description.map(|text| plain(text, &hidden));
+            AnswerError::OAuth { status, error: shown, description, retry_after }
         });
     }
     if !status.is_success() {
@@ -132,16 +157,61 @@ pub fn read(answer: &Answer, now: SystemTime, sent: &[Secret]) -> Result<Given, 
         return Err(AnswerError::Empty(status));
     }
     let html = answer.body.trim_ascii_start().starts_with(b"<");
-    let members = object.ok_or(AnswerError::NotJson { html })?;
-    members.into_given(now, sent, true)
+    let mut members = object.ok_or(AnswerError::NotJson { html })?;
+    let hidden = members.with_received(sent);
+    let refresh_token = members.refresh_token.take().and_then(usable);
+    let scope = members.scope.take().and_then(|scope| readable(&scope, &hidden));
+    match members.into_given(now, &hidden, true) {
+        // Not a token answer at all.
+        Err(AnswerError::NoToken) if refresh_token.is_none() => Err(AnswerError::NoToken),
+        access => Ok(Granted { access, refresh_token, scope }),
+    }
 }
+
+/// What a revocation endpoint said where it is not done (RFC 7009 §2.2.1): `error`, and its description.
+pub(super) fn read_refusal(answer: &Answer, sent: &[Secret]) -> Option<String> {
+    let members = serde_json::from_slice::<Members>(&answer.body).ok()?;
+    let error = plain(members.error.as_ref()?, sent);
+    Some(match &members.error_description {
+        Some(text) => format!("{error} ({})", plain(text, sent)),
+        None => error,
+    })
+}
+
+/// Does the server say that several requests came with the same token at once?
+fn is_concurrent(said: &Value) -> bool {
+    let text = said.as_str().unwrap_or_default().to_ascii_lowercase();
+    text.contains("concurrent") && text.contains("request")
+}
+
+/// A refresh token that can be presented again (RFC 6749 §A.17, without the space).
+fn usable(token: Token) -> Option<Secret> {
+    token.0.filter(|token| {
+        !token.expose().is_empty() && token.expose().bytes().all(|byte| byte.is_ascii_graphic())
+    })
+}
+
+/// `scope`, where it can be shown as it is; some servers send a list.
+fn readable(scope: &Value, hidden: &[Secret]) -> Option<String> {
+    let text = match scope {
+        Value::String(text) => text.clone(),
+        Value::Array(words) => words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+        _ => return None,
+    };
+    let fits = text.len() <= MAX_SCOPE_BYTES && !text.chars().any(char::is_control);
+    (fits && !repeats(&text, hidden)).then_some(text).filter(|text| !text.is_empty())
+}
+
+/// A longer `scope` is not kept.
+const MAX_SCOPE_BYTES: usize = 4096;
 
 /// Reads what a token command printed: `access_token`, and `expires_in` or `expires_at`.
 pub fn read_command(output: &[u8], now: SystemTime) -> Result<Given, AnswerError> {
     let members =
         serde_json::from_slice::<Members>(output).map_err(|_| AnswerError::NotJson { html: false })?;
+    let hidden = members.with_received(&[]);
     // What a command prints may have been in its cache for long.
-    members.into_given(now, &[], false)
+    members.into_given(now, &hidden, false)
 }
 
 /// The members that matter; unknown ones are ignored (RFC 6749 §5.1).
@@ -151,6 +221,8 @@ struct Members {
     token_type: Option<Value>,
     expires_in: Option<Value>,
     expires_at: Option<Value>,
+    refresh_token: Option<Token>,
+    scope: Option<Value>,
     error: Option<Value>,
     error_description: Option<Value>,
 }
@@ -168,7 +240,13 @@ impl<'de> Deserialize<'de> for Token {
 }
 
 impl Members {
-    fn into_given(self, now: SystemTime, sent: &[Secret], just_issued: bool) -> Result<Given, AnswerError> {
+    /// What must not be shown: what was sent, and what came.
+    fn with_received(&self, sent: &[Secret]) -> Vec<Secret> {
+        let received = [&self.access_token, &self.refresh_token].into_iter().flatten();
+        sent.iter().cloned().chain(received.filter_map(|token| token.0.clone())).collect()
+    }
+
+    fn into_given(self, now: SystemTime, hidden: &[Secret], just_issued: bool) -> Result<Given, AnswerError> {
         let token = self.access_token.and_then(|token| token.0).ok_or(AnswerError::NoToken)?;
         if token.expose().is_empty() {
             return Err(AnswerError::NoToken);
@@ -179,8 +257,7 @@ impl Members {
         if let Some(kind) = self.token_type.filter(|kind| !kind.is_null()) {
             let bearer = kind.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("bearer"));
             if !bearer {
-                let hidden: Vec<Secret> = sent.iter().cloned().chain([token]).collect();
-                return Err(AnswerError::WrongType(plain(&kind, &hidden)));
+                return Err(AnswerError::WrongType(plain(&kind, hidden)));
             }
         }
         let said = match (&self.expires_in, &self.expires_at) {
@@ -270,12 +347,20 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 /// A member for a log line: one line, at most 200 characters, nothing of it where it repeats a secret.
 fn plain(value: &Value, hidden: &[Secret]) -> String {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    value.as_str().map_or_else(|| clean(&value.to_string(), hidden), |text| clean(text, hidden))
+}
+
+/// A server's words for a log line: one line, at most 200 characters, nothing of them where they repeat a secret.
+pub(super) fn clean(text: &str, hidden: &[Secret]) -> String {
     // Before it is cut: half a secret is too much as well.
-    if hidden.iter().any(|secret| text.contains(secret.expose())) {
+    if repeats(text, hidden) {
         return "not shown, as it repeats the secret".to_owned();
     }
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
+}
+
+fn repeats(text: &str, hidden: &[Secret]) -> bool {
+    hidden.iter().any(|secret| !secret.expose().is_empty() && text.contains(secret.expose()))
 }
 
 #[cfg(test)]

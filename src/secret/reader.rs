@@ -10,7 +10,7 @@ use zeroize::Zeroize as _;
 use super::{self as secret, CommandLine, MAX_SECRET_BYTES, Secret, SecretError, SecretSource};
 
 /// How long a command that prints a static secret may run.
-const EXEC_SECRET_TIMEOUT: Duration = Duration::from_secs(10);
+pub const EXEC_SECRET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads secrets, keeping those of other credentials from the commands that it runs.
 #[derive(Debug, Clone)]

@@ -86,7 +86,8 @@ impl Backend for Faulty {
     ) -> Pending<'a, u64> {
         Box::pin(async move {
             if !self.may_write() {
-                return Err(StoreError::Unreachable);
+                let source = std::io::ErrorKind::StorageFull.into();
+                return Err(StoreError::Io { action: "write", path: "grant".into(), source });
             }
             let mut entries = self.entries();
             if entries.0.get(key).map_or(0, |(revision, _)| *revision) != expected {

@@ -39,6 +39,7 @@ impl Lab {
 
     /// One route that takes everything. `route`, `credential`: further keys. `rest`: further tables.
     pub(crate) fn text(&self, route: &str, credential: &str, rest: &str) -> String {
+        let store = if rest.contains("[store]") { "" } else { "[store]\ntype = \"memory\"" };
         let (issuer, upstream) = (self.server.issuer(), self.neon.url());
         let (auth, token, revoke) =
             (self.server.auth_url(), self.server.token_url(), format!("{}/oauth2/revoke", self.server.url()));
@@ -47,7 +48,7 @@ impl Lab {
              upstream = \"{upstream}\"\ncredential = \"neon\"\n{route}\n[credential.neon]\ntype = \"neon_oauth\"\n\
              issuer = \"{issuer}\"\nauth_url = \"{auth}\"\ntoken_url = \"{token}\"\nrevoke_url = \"{revoke}\"\n\
              client_id = \"app\"\nclient_secret = {{ value = \"s:cret\" }}\nredirect_uri = \"{BACK}\"\n\
-             scope = [\"openid\", \"offline_access\"]\n{credential}\n{rest}\n"
+             scope = [\"openid\", \"offline_access\"]\n{credential}\n{rest}\n{store}\n"
         )
     }
 

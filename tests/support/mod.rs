@@ -2,6 +2,8 @@
 //! start: a sidekey, an upstream that follows a script, TLS.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod authorization_server;
+pub(crate) mod browser;
 pub(crate) mod faulty;
 #[cfg(feature = "demo")]
 pub(crate) mod logins;

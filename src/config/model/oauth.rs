@@ -13,7 +13,7 @@ pub struct ClientCredentials {
     /// Where tokens are asked for; https, or http on loopback or where allowed.
     pub token_url: Endpoint,
     /// The API clients; at least one. More than one share the requests by [`Strategy`].
-    pub clients: Vec<ApiClient>,
+    pub clients: Vec<Arc<ApiClient>>,
     /// How several clients are used.
     pub strategy: Strategy,
     /// How a client shows who it is (RFC 6749 §2.3).
@@ -75,7 +75,7 @@ pub struct AuthorizationCode {
     /// Where the login happens and tokens are asked for.
     pub server: AuthorizationServer,
     /// The client, as registered there; its name is the credential's.
-    pub client: ApiClient,
+    pub client: Arc<ApiClient>,
     /// How the client shows who it is; as registered, without fallback.
     pub auth_method: AuthMethod,
     /// Are id and secret form-encoded before they go into Basic (RFC 6749 §2.3.1)?

@@ -19,7 +19,9 @@ fn answer(status: u16, body: &str) -> Answer {
 }
 
 fn lifetime(body: &str) -> Result<f64, AnswerError> {
-    read(&answer(200, body), now(), &[]).map(|given| given.lifetime.as_secs_f64())
+    read(&answer(200, body), now(), &[])
+        .and_then(|granted| granted.access)
+        .map(|given| given.lifetime.as_secs_f64())
 }
 
 #[test]
@@ -75,7 +77,8 @@ fn bad_answers_each_have_a_name() {
         (302, "", AnswerError::Redirect(StatusCode::FOUND)),
     ];
     for (status, body, want) in cases {
-        assert_eq!(read(&answer(status, body), now(), &[]).err(), Some(want), "{status} {body}");
+        let got = read(&answer(status, body), now(), &[]).and_then(|granted| granted.access);
+        assert_eq!(got.err(), Some(want), "{status} {body}");
     }
 }
 
@@ -121,7 +124,8 @@ fn what_repeats_the_secret_is_not_shown_not_even_the_half_that_a_cut_would_leave
         r#"{"access_token":"t0ken","token_type":"t0ken"}"#.to_owned(),
     ];
     for body in cases {
-        let text = read(&answer(200, &body), now(), &sent).unwrap_err().to_string();
+        let got = read(&answer(200, &body), now(), &sent).and_then(|granted| granted.access);
+        let text = got.unwrap_err().to_string();
         assert!(text.contains("not shown"), "{body}: {text}");
         assert!(!text.contains("s3") && !text.contains("czNj") && !text.contains("t0ken"), "{text}");
     }
@@ -160,4 +164,93 @@ fn retry_after_is_seconds_or_a_date() {
     let date = httpdate::fmt_http_date(now() + Duration::from_secs(30));
     assert_eq!(with(&date), Some(Duration::from_secs(30)));
     assert_eq!(with("soon"), None);
+}
+
+#[test]
+fn a_refresh_token_is_kept_whatever_is_wrong_with_the_access_token() {
+    type Case = (&'static str, Result<(Option<AnswerError>, Option<&'static str>), AnswerError>);
+    let cases: [Case; 12] = [
+        (r#"{"access_token":"t","refresh_token":"r"}"#, Ok((None, Some("r")))),
+        (r#"{"access_token":"t"}"#, Ok((None, None))),
+        (r#"{"access_token":"t","refresh_token":null}"#, Ok((None, None))),
+        (r#"{"access_token":"t","refresh_token":""}"#, Ok((None, None))),
+        (r#"{"access_token":"t","refresh_token":17}"#, Ok((None, None))),
+        (r#"{"access_token":"t","refresh_token":"a b"}"#, Ok((None, None))),
+        (r#"{"access_token":"t","refresh_token":"ü"}"#, Ok((None, None))),
+        (
+            r#"{"access_token":"t","expires_in":0,"refresh_token":"r"}"#,
+            Ok((Some(AnswerError::ExpiredOnArrival), Some("r"))),
+        ),
+        (
+            r#"{"access_token":"t","token_type":"mac","refresh_token":"r"}"#,
+            Ok((Some(AnswerError::WrongType("mac".into())), Some("r"))),
+        ),
+        (r#"{"access_token":"a b"}"#, Ok((Some(AnswerError::IllegalToken), None))),
+        (r#"{"refresh_token":"r"}"#, Ok((Some(AnswerError::NoToken), Some("r")))),
+        (r#"{"refresh_token":""}"#, Err(AnswerError::NoToken)),
+    ];
+    for (body, want) in cases {
+        let got = read(&answer(200, body), now(), &[]);
+        let got = got.map(|granted| (granted.access.err(), granted.refresh_token));
+        let want = want.map(|(error, token)| (error, token.map(Secret::new)));
+        assert_eq!(got, want, "{body}");
+    }
+}
+
+#[test]
+fn a_scope_is_told_where_it_can_be_shown() {
+    let cases = [
+        (r#""openid offline""#, Some("openid offline")),
+        (r#"["openid","offline"]"#, Some("openid offline")),
+        (r#""""#, None),
+        ("null", None),
+        ("17", None),
+        (r#""a\nb""#, None),
+        (r#""r3fresh""#, None),
+    ];
+    for (scope, want) in cases {
+        let body = format!(r#"{{"access_token":"t0ken","refresh_token":"r3fresh","scope":{scope}}}"#);
+        let granted = read(&answer(200, &body), now(), &[]).unwrap();
+        assert_eq!(granted.scope.as_deref(), want, "{scope}");
+        let shown = format!("{granted:?}");
+        assert!(!shown.contains("t0ken") && !shown.contains("r3fresh"), "{shown}");
+    }
+}
+
+/// As Ory Hydra words it: the telling words stand past what is shown of a description.
+const CONCURRENT: &str = "The request is missing a required parameter, includes an invalid parameter value, includes \
+     a parameter more than once, or is otherwise malformed. Failed to refresh token because of multiple concurrent \
+     requests using the same token which is not allowed.";
+
+#[test]
+fn concurrent_requests_are_noticed_however_long_the_text() {
+    let cases = [
+        (400, format!(r#"{{"error":"invalid_request","error_description":"{CONCURRENT}"}}"#), true),
+        (400, r#"{"error":"Concurrent_Request"}"#.to_owned(), true),
+        (400, r#"{"error":"invalid_request","error_description":"concurrent update"}"#.to_owned(), false),
+        (400, r#"{"error":"invalid_request","error_description":"bad request"}"#.to_owned(), false),
+    ];
+    for (status, body, want) in cases {
+        let error = read(&answer(status, &body), now(), &[]).unwrap_err();
+        assert_eq!(matches!(error, AnswerError::Concurrent { .. }), want, "{body}");
+        assert_eq!(error.is_permanent(), !want, "{body}");
+    }
+}
+
+#[test]
+fn an_error_does_not_repeat_what_came_with_it() {
+    let body = r#"{"error":"odd","error_description":"here is r3fresh","refresh_token":"r3fresh"}"#;
+    let text = read(&answer(200, body), now(), &[]).unwrap_err().to_string();
+    assert!(text.contains("not shown") && !text.contains("r3fresh"), "{text}");
+}
+
+#[test]
+fn a_dead_grant_is_known_though_the_secret_is_a_word_of_the_error() {
+    let sent = [Secret::new("grant")];
+    let body = r#"{"error":"invalid_grant","error_description":"bad grant"}"#;
+    let Err(AnswerError::OAuth { error, description, .. }) = read(&answer(400, body), now(), &sent) else {
+        panic!("not an OAuth error")
+    };
+    assert_eq!(error, "invalid_grant");
+    assert!(description.unwrap().contains("not shown"));
 }

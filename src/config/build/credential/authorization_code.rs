@@ -40,7 +40,7 @@ pub(super) fn read(
     let tls = tls::settings(table.table("tls"), global, context);
     Some(CredentialKind::AuthorizationCode(AuthorizationCode {
         server: server?,
-        client: client?,
+        client: client?.into(),
         auth_method,
         basic_encoding: client::basic_encoding(table),
         redirect_uri: redirect_uri?,

@@ -1,5 +1,6 @@
 //! `client_credentials` and its preset `aura`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{account, client, fields};
@@ -30,7 +31,7 @@ pub(super) fn read(
     let tls = tls::settings(table.table("tls"), global, context);
     Some(CredentialKind::ClientCredentials(ClientCredentials {
         token_url: token_url?,
-        clients: clients?,
+        clients: clients?.into_iter().map(Arc::new).collect(),
         strategy: match table.text("strategy") {
             Some("spread") => Strategy::Spread,
             _ => Strategy::Failover,
