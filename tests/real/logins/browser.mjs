@@ -189,7 +189,7 @@ async function mischief(browser) {
   // The server knows this browser by now, and asks for consent at once.
   await page.getByText('[ Cancel ]').click();
   await page.waitForURL((to) => to.href.startsWith(told.redirect));
-  await visit.ours('cancelled', 'denied');
+  await visit.ours('cancelled', 'access was not granted');
 
   await page.goto(`${told.other_site}${encodeURIComponent(`${told.admin}/connect/neon?account=forged`)}`);
   const [answer] = await Promise.all([

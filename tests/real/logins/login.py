@@ -149,7 +149,7 @@ def bad_callbacks(directory, tools):
             page = person.open(f"{instance.admin}/connect/neon?account=bob")
             page = person.submit(page, token=lab.ADMIN_TOKEN)
             page = person.open(page.url + "/abort")
-            check("callback: a refusal is told", page.status == 400 and "denied" in page.text.lower(), page)
+            check("callback: a refusal is told", page.status == 400 and "access was not granted" in page.text, page)
             login_required("callback: after a refusal", instance, "bob")
 
 
