@@ -15,6 +15,8 @@ ANSWER_DELAY = [0, 40]
 WRITE_DOWN = 50
 # Two processes read the same clock, in milliseconds and rounded.
 ROUNDING = 2
+# A grant is lost when every answer for so long says so, in seconds.
+SURE = 1.5
 
 
 def suite_kill9(directory, tools):
@@ -32,10 +34,13 @@ def suite_kill9(directory, tools):
     figure(f"{total['kept']} grants kept; lost because the answer went to a dead connection: {total['dead_connection']}; "
            f"lost while the answer was written down: {total['writing_down']}")
     late = [milliseconds for lane in lanes for milliseconds in lane.late]
-    figure(f"of the latter, killed after the answer by at most {max(late, default=0)} ms")
+    figure(f"of the latter, killed after the answer by at most {max(late, default=0)} ms: {sorted(late)}; "
+           f"{sum(lane.beside for lane in lanes)} of them left the new grant in a file beside the old one")
     check(f"{KILLS} kills", total["kills"] == KILLS, total)
     check("every grant is kept, or lost where the protocol leaves no way",
           total["kept"] + total["dead_connection"] + total["writing_down"] == KILLS, total)
+    premature = [answers for lane in lanes for answers in lane.premature]
+    check("no restart asks for a login that is not needed", not premature, f"{len(premature)} times: {premature[:3]}")
     unexplained = [loss for lane in lanes for loss in lane.unexplained]
     check("no other loss", not unexplained, unexplained)
     check("kills met refreshes", total["met"] >= KILLS // 10, total)
@@ -53,6 +58,7 @@ class Lane(threading.Thread):
         self.account = directory.name
         self.counts = {"kills": 0, "met": 0, "kept": 0, "dead_connection": 0, "writing_down": 0}
         self.unexplained, self.late, self.error, self.panicked = [], [], None, False
+        self.premature, self.beside, self.left = [], 0, False
         tools.node  # installed once, not by every lane
 
     def run(self):
@@ -78,6 +84,7 @@ class Lane(threading.Thread):
             self.log_in(instance)
             for _ in range(self.kills):
                 killed = self.kill(instance)
+                self.left = any((self.directory / "store").glob("*.tmp"))
                 instance = self.instance()
                 self.judge(instance, killed)
         finally:
@@ -127,14 +134,19 @@ class Lane(threading.Thread):
 
     def refreshes(self, instance, generations):
         """Waits for a refresh that works after the restart; false once a new login is required."""
-        deadline = time.monotonic() + lab.RETRY_FOR
-        while time.monotonic() < deadline:
+        began, required = time.monotonic(), None
+        while (now := time.monotonic()) - began < lab.RETRY_FOR:
             answer = instance.ask(self.account)
             if answer[1] == "login_required":
-                return False
+                required = required or now
+                if now - required > SURE:
+                    return False
+            elif required:
+                self.premature.append(f"login_required after {required - began:.3f} s, {answer[0]} after {now - began:.3f} s")
+                required = None
             if answer[0] == 200 and self.server.account(self.account)["generations"] > generations:
                 return True
-            time.sleep(0.05)
+            time.sleep(0.02)
         return False
 
     def name_loss(self, last, killed):
@@ -147,6 +159,7 @@ class Lane(threading.Thread):
         late = began - last["answered"]
         if late <= WRITE_DOWN:
             self.late.append(round(late))
+            self.beside += self.left
             return "writing_down"
         return None
 

@@ -43,6 +43,7 @@ encryption_key = {{ value = "{lab.ENCRYPTION_KEY}" }}"""
             logout_everywhere(room)
             stopped(room)
             restarted(room, redis)
+            begun_without_it(room, redis, directory)
 
 
 class Redis:
@@ -233,6 +234,21 @@ def restarted(room, redis):
             time.sleep(2)
         told.after(asked, f"restart {round_number}", strict=False)
     told.sum("Redis restarted", RESTARTS)
+
+
+def begun_without_it(room, redis, directory):
+    """A process starts while Redis is away: it cannot know who has logged in, and must not say that nobody has."""
+    redis.end(kill=False)
+    with lab.Instance(directory / "replica-late", room.config(REPLICAS)) as instance:
+        answer = instance.ask(ACCOUNT)
+        check("Redis away at the start: nothing is served", answer[0] == 503, answer)
+        check("Redis away at the start: nobody is asked to log in", answer[1] != "login_required", answer)
+        redis.start()
+        served = lab.until(lambda: instance.ask(ACCOUNT) == (200, None, ACCOUNT), pause=0.1)
+        check("Redis comes: it serves without a login", served, instance.ask(ACCOUNT))
+    waiting = room.all_serve()
+    check("and so do the others", not waiting, waiting)
+    check("Redis away at the start: nothing is presented twice", not room.new_repeats(), room.server.stats()["repeats"][-2:])
 
 
 class Told:
