@@ -17,7 +17,13 @@ pub enum LogFormat {
 
 /// Sends the log of this process to standard error. A second call has no effect.
 pub fn start_log(level: LevelFilter, format: LogFormat) {
-    let builder = fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    // A line that cannot be written is lost. Saying so on standard error, as is the default, would panic in the middle of
+    // a request once its reader is gone.
+    let builder = fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .log_internal_errors(false);
     // An error means that a log was started before, in a test.
     let _ = match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),

@@ -344,3 +344,42 @@ async fn a_reader_that_is_gone_is_no_failure() {
     drop(child.stdout.take());
     assert_eq!(patiently("the end", child.wait()).await.unwrap().code(), Some(0));
 }
+
+#[tokio::test]
+async fn requests_are_answered_when_nobody_reads_the_log_any_more() {
+    let folder = folder();
+    let text = open_route(([127, 0, 0, 1], 9).into(), "");
+    private_file(folder.path().join("sidekey.toml"), &text);
+    let mut run = Run::start(folder.path(), &["run"], &[]).await;
+    drop(run.child.stderr.take());
+    // Each of these is a line in the log.
+    for _ in 0..3 {
+        assert_eq!(get(run.addr, "/", &[("origin", "https://evil.example")]).await.status, 403);
+        assert_eq!(get(run.addr, "/", &[]).await.status, 502);
+    }
+}
+
+#[tokio::test]
+async fn explain_names_the_account_that_a_request_is_for() {
+    let folder = folder();
+    let text = "[route.neon]\nprovider = \"neon\"\ncredential = \"neon\"\n[credential.neon]\ntype = \"neon_oauth\"\n\
+                client_id = \"app\"\nclient_secret = { value = \"x\" }\nredirect_uri = \"http://localhost:3000/back\"\n";
+    private_file(folder.path().join("t.toml"), &format!("{text}account_header = \"X-User\"\n"));
+    private_file(folder.path().join("one.toml"), text);
+    let explain = async |file: &str, more: &[&str]| {
+        let args = [&["explain", "-c", file, "GET", "/projects"], more].concat();
+        sidekey(folder.path(), &args, &[]).await
+    };
+    let named = explain("t.toml", &["--account", "alice", "-H", "X-User: bob"]).await;
+    assert_eq!(named.status, 0, "{}", named.stderr);
+    assert!(named.stdout.contains("account     alice\n"), "{}", named.stdout);
+    assert!(named.stdout.contains("removed     x-user"), "{}", named.stdout);
+    let nobody = explain("t.toml", &[]).await;
+    assert_eq!(nobody.status, 1);
+    assert!(nobody.stdout.contains("refused     400 bad_request"), "{}", nobody.stdout);
+    let default = explain("one.toml", &[]).await;
+    assert!(default.stdout.contains("account     default\n"), "{}", default.stdout);
+    let useless = explain("one.toml", &["--account", "alice"]).await;
+    assert_eq!(useless.status, 2);
+    assert!(useless.stderr.contains("account_header"), "{}", useless.stderr);
+}

@@ -12,6 +12,7 @@ use sidekey::credential::Vault;
 use sidekey::credential::machine::State;
 use sidekey::demo::standins::Fault;
 use sidekey::demo::standins::authorization::{Rotation, When};
+use sidekey::store::Backend as _;
 use support::faulty::Faulty;
 use support::logins::{Lab, ask};
 use support::running::{Running, eventually, patiently, sidekey_on};
@@ -332,7 +333,6 @@ async fn a_store_that_forgets_is_given_back_what_it_had() {
     bench.store.replace(support::faulty::Copy::empty());
     bench.refreshed(&running, None, 1).await;
     assert_eq!(bench.lab.server.reuses(), 0);
-    assert_eq!(bench.vault.record().restored, 2);
     running.stop().await;
 }
 
@@ -379,4 +379,118 @@ async fn somebody_elses_refresh_at_the_same_time_is_waited_for() {
     let record = bench.vault.record();
     assert_eq!((bench.lab.server.reuses(), record.uncertain, record.lost), (0, 0, 0));
     running.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_refreshed_in_memory_alone_gives_way_to_a_logout_and_a_login_elsewhere() {
+    for logs_in in [false, true] {
+        let bench = Bench::start(SECOND, "").await;
+        bench.log_in("default").await;
+        let running = bench.sidekey();
+        until(&running, 200).await;
+        let stored = bench.store.copy();
+        // The intent is written, and nothing after it: generations pass that the store never sees.
+        bench.store.fail_writes_after(1);
+        bench.refreshed(&running, None, 3).await;
+        eventually("it is told", async || bench.vault.record().unsaved == 1).await;
+        // Somebody elsewhere reaches the store first.
+        let elsewhere = Faulty::new();
+        elsewhere.replace(stored);
+        let vault = Vault::new(Arc::clone(&elsewhere) as _, Clock::system());
+        let login = bench.lab.login(&bench.text);
+        if logs_in {
+            bench.lab.log_in(&vault, &login, "default").await;
+        } else {
+            vault.log_out(&login.key("default"), &login.client).await.unwrap();
+        }
+        let made = elsewhere.read(&login.key("default")).await.unwrap().unwrap();
+        bench.store.replace(elsewhere.copy());
+        bench.store.works();
+        bench.store.announce().await.unwrap();
+        if logs_in {
+            eventually("it is settled", async || bench.vault.record().unsaved == 0).await;
+            bench.refreshed(&running, None, 2).await;
+        } else {
+            until(&running, 503).await;
+            let now = bench.store.read(&login.key("default")).await.unwrap().unwrap();
+            assert_eq!(now.content, made.content, "the logout stands");
+        }
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_login_into_an_emptied_store_counts_more_than_what_is_remembered() {
+    let bench = Bench::start(HOUR, "").await;
+    bench.log_in("default").await;
+    let running = bench.sidekey();
+    until(&running, 200).await;
+    bench.log_in("default").await;
+    until(&running, 200).await;
+    // Somebody moves the entry away and logs in with the command.
+    bench.store.replace(support::faulty::Copy::empty());
+    let (command, login) =
+        (Vault::new(Arc::clone(&bench.store) as _, Clock::system()), bench.lab.login(&bench.text));
+    bench.lab.log_in(&command, &login, "default").await;
+    let made = bench.store.read(&login.key("default")).await.unwrap().unwrap();
+    let before = running.account().generation;
+    eventually("it is taken up", async || running.account().generation > before).await;
+    let now = bench.store.read(&login.key("default")).await.unwrap().unwrap();
+    assert_eq!(now.content, made.content, "the login stands");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_logout_is_seen_although_the_store_fails_when_it_is_looked_for() {
+    let bench = Bench::start(HOUR, "").await;
+    bench.log_in("default").await;
+    let (_vault, replica) = bench.replica();
+    until(&replica, 200).await;
+    let login = bench.lab.login(&bench.text);
+    bench.store.fail_announcements(true);
+    bench.vault.log_out(&login.key("default"), &login.client).await.unwrap();
+    bench.store.fail_announcements(false);
+    bench.store.fail_reads(true);
+    let failures = replica.account().failures;
+    bench.store.announce().await.unwrap();
+    eventually("a look", async || replica.account().failures > failures).await;
+    bench.store.fail_reads(false);
+    until(&replica, 503).await;
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn an_announcement_that_failed_is_made_later() {
+    let bench = Bench::start(HOUR, "").await;
+    bench.log_in("default").await;
+    let running = bench.sidekey();
+    let (_vault, replica) = bench.replica();
+    until(&replica, 200).await;
+    // What the first look leads to is over when both look again a second later.
+    let looks = bench.store.looks().max(2) + 2;
+    eventually("the next looks", async || bench.store.looks() >= looks).await;
+    let login = bench.lab.login(&bench.text);
+    bench.store.fail_announcements(true);
+    bench.vault.log_out(&login.key("default"), &login.client).await.unwrap();
+    bench.store.fail_announcements(false);
+    // Without a request, whose refusal would tell as well.
+    eventually("it is heard of", async || !replica.account().has_token).await;
+    running.stop().await;
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_tries_for_a_while_to_save_what_is_unsaved() {
+    let bench = Bench::start(2 * SECOND, "").await;
+    bench.log_in("default").await;
+    let running = bench.sidekey();
+    until(&running, 200).await;
+    bench.store.fail_writes_after(1);
+    eventually("it is told", async || bench.vault.record().unsaved == 1).await;
+    let mends = async {
+        tokio::time::sleep(SECOND).await;
+        bench.store.works();
+    };
+    tokio::join!(running.stop(), mends);
+    assert_eq!(bench.vault.record().unsaved, 0);
 }

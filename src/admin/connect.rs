@@ -138,7 +138,7 @@ impl Connect<'_> {
         };
         if !token.is_some_and(|token| rule.is(token.expose().as_bytes())) {
             warn!("somebody gave a wrong admin token on the page of a login");
-            let why = "This is not the admin token. `sidekey run` writes it to its runtime file.";
+            let why = "This is not the admin token: it is in the runtime file of the running sidekey, or what server.admin_token says.";
             return self.form(credential, head, Some((StatusCode::UNAUTHORIZED, why)));
         }
         match self.desk.begin(credential, &account_of(head), Return::Redirect).await {

@@ -1,12 +1,14 @@
 //! `sidekey explain`: what would happen to a request, or which rule refuses it. No network, no secret.
 
 use http::header::HOST;
+use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::{ConfigArg, Failure, load, say};
 use crate::app::description::{kind, upstream_url};
 use crate::config::{Bind, Config, CredentialKind, Environment, ListenId, LoadOptions};
+use crate::credential::DEFAULT_ACCOUNT;
 use crate::proxy::{Plan, Rules, headers};
 
 /// A request to explain.
@@ -21,6 +23,9 @@ pub(super) struct ExplainArgs {
     /// A header of the request, `Name: value`; may be given more than once.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// The account that the caller names, in the header that the route's credential has for it.
+    #[arg(long, value_name = "NAME")]
+    account: Option<HeaderValue>,
 }
 
 pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(), Failure> {
@@ -40,7 +45,10 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     say(format_args!("request     {} {}", args.method, args.url));
     say(format_args!("listener    {}", shown(&config.server.listeners[listener].bind)));
     let rules = Rules::new(&config);
-    let Plan { route, target, .. } = match rules.plan(listener, &head) {
+    if let Some(account) = &args.account {
+        name_account(&rules, listener, &mut head, account)?;
+    }
+    let Plan { route, index, target, account } = match rules.plan(listener, &head) {
         Ok(plan) => plan,
         Err((error, _)) => {
             say(format_args!(
@@ -57,16 +65,43 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     let origin = origin.strip_suffix(&route.upstream.base_path).unwrap_or(&origin);
     say(format_args!("upstream    {} {origin}{target}", args.method));
     let before = head.headers.clone();
+    if let Some(name) = rules.account_header(index) {
+        head.headers.remove(name);
+    }
     headers::to_upstream(&mut head.headers, route.provider, &route.upstream);
     match route.credential.map(|id| &config.credentials[id]) {
         None => say("credential  none"),
         Some(credential) => {
             say(format_args!("credential  {} ({})", credential.name, kind(&credential.kind)));
+            let named = account.as_ref().and_then(|account| account.to_str().ok());
+            let is_login = matches!(credential.kind, CredentialKind::AuthorizationCode(_));
+            let account = named.or(route.account.as_deref()).or(is_login.then_some(DEFAULT_ACCOUNT));
+            if let Some(account) = account {
+                say(format_args!("account     {account}"));
+            }
             let (name, value) = injected(&credential.kind);
             head.headers.insert(name, HeaderValue::from_static(value));
         }
     }
     show_headers(&before, &head.headers);
+    Ok(())
+}
+
+/// Names an account as the caller would: in the header that the route's credential has for it.
+fn name_account(
+    rules: &Rules,
+    listener: ListenId,
+    head: &mut Parts,
+    account: &HeaderValue,
+) -> Result<(), Failure> {
+    let Some(route) = rules.route_of(listener, head) else { return Ok(()) };
+    let Some(name) = rules.account_header(route) else {
+        let route = &rules.routes()[route].name;
+        return Err(Failure::Configuration(format!(
+            "callers of route {route} name no account; write account_header in its credential, or leave --account out"
+        )));
+    };
+    head.headers.insert(name.clone(), account.clone());
     Ok(())
 }
 

@@ -19,6 +19,9 @@ use crate::secret::Secret;
 pub struct Grant {
     /// The format of this record.
     version: u32,
+    /// When the login or logout was that it stems from, in Unix milliseconds, but later than the one before in any case.
+    /// Whatever stems from an earlier one is out of date, however often that was refreshed.
+    pub era: u64,
     /// Counts what logins, refreshes and ends have made of the account's grant; a lower one is out of date.
     pub generation: u64,
     /// Can it be refreshed?
@@ -135,6 +138,7 @@ impl Grant {
         };
         Self {
             version: VERSION,
+            era: era(earlier, now),
             generation: earlier.map_or(0, |earlier| earlier.generation) + 1,
             life,
             access: access(granted, now),
@@ -171,9 +175,10 @@ impl Grant {
     }
 
     /// Somebody logs out: nothing secret is left. Kept, so that its absence is never taken for a store that forgot.
-    pub fn logged_out(&self) -> Self {
+    pub fn logged_out(&self, now: SystemTime) -> Self {
         Self {
             version: VERSION,
+            era: era(Some(self), now),
             generation: self.generation + 1,
             life: Life::LoggedOut,
             access: None,
@@ -207,10 +212,10 @@ impl Grant {
         }
     }
 
-    /// Is it newer than `other`? Of two of one generation, the one that can be refreshed is: the other's end was told
+    /// Is it newer than `other`? The later login or logout counts first. Of two of one generation, the one that can be refreshed is: the other's end was told
     /// to somebody who presented the token a second time.
     pub fn is_newer_than(&self, other: &Self) -> bool {
-        let rank = |grant: &Self| (grant.generation, matches!(grant.life, Life::Live(_)));
+        let rank = |grant: &Self| (grant.era, grant.generation, matches!(grant.life, Life::Live(_)));
         rank(self) > rank(other)
     }
 
@@ -301,6 +306,10 @@ impl Access {
         let lifetime = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
         Self { token: Token(token), issued, expires: issued.saturating_add(lifetime) }
     }
+}
+
+fn era(earlier: Option<&Grant>, now: SystemTime) -> u64 {
+    earlier.map_or(0, |earlier| earlier.era.saturating_add(1)).max(unix_millis(now))
 }
 
 fn access(granted: &Granted, now: SystemTime) -> Option<Access> {
@@ -402,11 +411,24 @@ mod tests {
     }
 
     #[test]
+    fn a_login_or_logout_outranks_whatever_stems_from_an_earlier_one() {
+        let mut refreshed = live();
+        for _ in 0..5 {
+            refreshed = refreshed.refreshed(&granted("a2", Some("r2")), at(80));
+        }
+        let out = live().logged_out(at(10));
+        assert!(out.is_newer_than(&refreshed) && !refreshed.is_newer_than(&out));
+        assert!(live().logged_out(at(0)).is_newer_than(&refreshed), "a clock that went back changes nothing");
+        let alone = Grant::of_login(&granted("a9", Some("r9")), None, at(100));
+        assert!(alone.is_newer_than(&refreshed) && alone.is_newer_than(&refreshed.ended()));
+    }
+
+    #[test]
     fn ends_need_a_login_and_leave_nothing_behind() {
         let ended = live().intending(at(0)).ended();
         assert_eq!(word(Some(&ended), None, 1), "take a1", "its access token serves on");
         assert_eq!(word(Some(&ended), Some("a1"), 1), "Ended");
-        let out = live().logged_out();
+        let out = live().logged_out(at(1));
         assert_eq!(word(Some(&out), None, 1), "LoggedOut");
         assert!(!String::from_utf8(out.to_bytes().to_vec()).unwrap().contains("r1"));
         let unrenewable = Grant::of_login(&granted("a1", None), None, at(0));

@@ -207,6 +207,10 @@ impl Keeper {
             Some(next) => self.fetch(next),
             None => lane.running -= 1,
         }
+        // What it was to look for has not been seen yet.
+        if only_looks && matches!(&result, Err(error) if !matches!(error, FetchError::LoginRequired { .. })) {
+            self.changed.insert(id);
+        }
         self.settle(id, only_looks, result);
         self.look(id);
     }
@@ -247,6 +251,7 @@ impl Keeper {
                     is_news = !account.login_required.swap(true, Ordering::Relaxed);
                     if matches!(why, Why::LoggedOut | Why::Never) {
                         machine.forget();
+                        account.void(machine.generation());
                         account.publish(&machine, None);
                     }
                 }
@@ -290,7 +295,14 @@ impl Keeper {
                 }));
             }
             self.changed.insert(id);
-            pool.accounts[id].machine().secret_changed();
+            {
+                let mut machine = pool.accounts[id].machine();
+                if machine.held().is_some() {
+                    // Nobody uses it, but its token is there for whoever asks next.
+                    machine.wanted();
+                }
+                machine.secret_changed();
+            }
             self.look(id);
         }
     }

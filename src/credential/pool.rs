@@ -113,6 +113,8 @@ pub(super) struct Account {
     last_turn: AtomicU64,
     /// The header that was given out last, in force or not.
     newest: ArcSwapOption<Token>,
+    /// Leases of this generation and earlier ones are void: somebody has logged out since.
+    void_until: AtomicU64,
     /// Does nothing help but a login?
     pub(super) login_required: AtomicBool,
     /// What the last fetch failed with, for the record.
@@ -266,8 +268,11 @@ impl TokenPool {
         &self.accounts[lease.account].name
     }
 
-    /// Is a lease's token still alive, whether it is in force or not?
+    /// Is a lease's token still alive, whether it is in force or not? Not once somebody has logged out.
     pub fn is_valid(&self, lease: &Lease) -> bool {
+        if lease.generation() <= self.accounts[lease.account].void_until.load(Ordering::Relaxed) {
+            return false;
+        }
         lease.token.expires.is_none_or(|at| self.clock.now() < at)
     }
 
@@ -445,6 +450,7 @@ impl Account {
             resting_until: AtomicU64::new(0),
             last_turn: AtomicU64::new(0),
             newest: ArcSwapOption::empty(),
+            void_until: AtomicU64::new(0),
             login_required: AtomicBool::new(false),
             last_error: Mutex::default(),
             fetches: AtomicU64::new(0),
@@ -456,6 +462,11 @@ impl Account {
     /// The header that was given out last, in force or not.
     pub(super) fn newest(&self) -> Option<AuthHeader> {
         self.newest.load().as_ref().map(|token| token.header.clone())
+    }
+
+    /// Makes every lease void that was given so far; `generation`: the newest.
+    pub(super) fn void(&self, generation: u64) {
+        self.void_until.store(generation, Ordering::Relaxed);
     }
 
     pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {

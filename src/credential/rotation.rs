@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::grant::{self, Access, Grant, Step, Why};
+use super::grant::{self, Access, Grant, Life, Step, Why};
 use super::machine::Span;
 use super::source::{FetchError, Fetched, TokenSource, Wish};
 use super::vault::{LOCK_PAUSE, Vault, VaultError, View};
@@ -62,7 +62,7 @@ impl GrantSource {
         let mut concurrent = 0;
         let deadline = self.clock.now() + self.client.limit() * 2;
         loop {
-            let view = self.vault.view(&self.key).await?;
+            let view = self.vault.view(&self.key, wish.unlike.is_some()).await?;
             match self.step(&view, wish) {
                 // Whoever is about to present it has the lock: it is waited for there.
                 Step::Refresh(_) | Step::Wait(_) => {}
@@ -121,9 +121,9 @@ impl GrantSource {
 
     /// Presents the refresh token, under the lock where there is one.
     async fn refresh(&self, wish: &Wish, lock: Option<&dyn Lock>) -> Result<Presented, FetchError> {
-        let Some(_presentation) = self.vault.presents() else { return Err(FetchError::Cut) };
+        let Some(_presentation) = self.vault.presents(&self.key).await else { return Err(FetchError::Cut) };
         // Somebody may have refreshed before the lock was ours.
-        let view = self.vault.view(&self.key).await?;
+        let view = self.vault.view(&self.key, wish.unlike.is_some()).await?;
         let (before, token) = match (self.step(&view, wish), &view.grant) {
             (Step::Refresh(token), Some(grant)) => (grant.clone(), token),
             // With the lock in hand, an intent that is not over is that of somebody who is gone.
@@ -134,6 +134,10 @@ impl GrantSource {
         if !view.unsaved {
             // Presented without a word of it in the store, a crash would leave a used token there that looks unused.
             let known = revision.ok_or(VaultError::Unanswering)?;
+            if lock.is_none() {
+                // It was in memory alone when no lock was taken for it, and has been saved since.
+                return Err(VaultError::LockLost.into());
+            }
             revision = match self.vault.write(&self.key, &intent, known).await {
                 Ok(revision) => Some(revision),
                 Err(error) if error.is_conflict() => return Err(VaultError::Contended.into()),
@@ -159,6 +163,13 @@ impl GrantSource {
                 }
                 let after = intent.refreshed(&granted, asked);
                 let in_force = self.vault.settle(&self.key, after.clone(), revision).await;
+                if in_force.life == Life::LoggedOut {
+                    // Somebody logged out meanwhile, and could not revoke what was only just made.
+                    if let Some(token) = after.refresh_token() {
+                        let _ = self.client.revoke(token).await;
+                    }
+                    return Err(self.login_required(Why::LoggedOut));
+                }
                 // The new refresh token is safe whatever is wrong with the access token.
                 granted.access?;
                 let access = in_force.access.as_ref().or(after.access.as_ref());

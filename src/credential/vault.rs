@@ -5,9 +5,9 @@
 //! each account: one that could not be saved is used from memory and saved as soon as that works, and one that the
 //! store has an older version of is written over it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use crate::telemetry::chain;
 const ROUND: Duration = Duration::from_secs(1);
 /// How often a store that stays out of order is told of in the log.
 const REMINDER: Duration = Duration::from_secs(60);
+/// How long saving what is unsaved is tried at the end of the process.
+const LAST_TRIES: Duration = Duration::from_secs(5);
 /// How long to wait between two tries for a lock that somebody has; up to twice that.
 pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(40);
 
@@ -38,39 +40,48 @@ pub struct Vault {
     epoch: tokio::sync::Mutex<Option<u64>>,
     changed: Changes,
     presenting: Presenting,
+    /// Is there a login or logout that the others have not been told of, because the store failed?
+    untold: AtomicBool,
 }
 
 /// Refresh tokens that are being presented at this moment: none of them may be cut off.
 #[derive(Default)]
 struct Presenting {
-    count: AtomicUsize,
-    closed: AtomicBool,
+    state: Mutex<PresentingState>,
     ended: Notify,
 }
 
-/// While it is there, a refresh token is being presented.
-pub(super) struct Presentation<'a>(&'a Presenting);
+#[derive(Default)]
+struct PresentingState {
+    keys: HashSet<Key>,
+    closed: bool,
+}
+
+impl Presenting {
+    fn state(&self) -> MutexGuard<'_, PresentingState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// While it is there, a grant's refresh token is being presented, or the grant is being saved: never both, as what is
+/// saved may be presented by others.
+pub(super) struct Presentation<'a> {
+    presenting: &'a Presenting,
+    key: &'a Key,
+}
 
 impl Drop for Presentation<'_> {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
-        self.0.ended.notify_waiters();
+        self.presenting.state().keys.remove(self.key);
+        self.presenting.ended.notify_waiters();
     }
 }
 
 /// The newest grant that this process has seen of an account.
 struct Known {
     grant: Grant,
-    unsaved: Option<Unsaved>,
-}
-
-/// What the store does not have yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unsaved {
-    /// The outcome of a refresh: gives way to anything newer.
-    Outcome,
-    /// A login: goes over whatever is there.
-    Login,
+    /// Does the store not have it yet?
+    unsaved: bool,
 }
 
 #[derive(Default)]
@@ -181,6 +192,7 @@ impl Vault {
             epoch: tokio::sync::Mutex::default(),
             changed: Changes { sender, receiver: Mutex::new(Some(receiver)), unsaved: Notify::new() },
             presenting: Presenting::default(),
+            untold: AtomicBool::new(false),
         })
     }
 
@@ -201,7 +213,7 @@ impl Vault {
                 Ok((stored, revision)) => (self.newest(key, stored), revision),
                 Err(error) => {
                     let grant = Grant::of_login(granted, self.remembered(key).as_ref(), self.clock.wall());
-                    self.keep(key, grant, Unsaved::Login);
+                    self.keep(key, grant);
                     break Err(error);
                 }
             };
@@ -210,7 +222,7 @@ impl Vault {
                 Ok(_) => break Ok(()),
                 Err(error) if error.is_conflict() => {}
                 Err(error) => {
-                    self.keep(key, grant, Unsaved::Login);
+                    self.keep(key, grant);
                     break Err(error);
                 }
             }
@@ -243,7 +255,7 @@ impl Vault {
         };
         let existed = grant.life != Life::LoggedOut;
         loop {
-            match self.write(key, &grant.logged_out(), revision).await {
+            match self.write(key, &grant.logged_out(self.clock.wall()), revision).await {
                 Ok(_) => return Ok(LoggedOut { existed, revoked }),
                 Err(error) if error.is_conflict() => {
                     let (stored, now) = self.read_store(key).await?;
@@ -266,7 +278,7 @@ impl Vault {
         VaultRecord {
             writable: error.is_none(),
             error,
-            unsaved: self.known().values().filter(|known| known.unsaved.is_some()).count(),
+            unsaved: self.known().values().filter(|known| known.unsaved).count(),
             uncertain: self.counts.uncertain.load(Ordering::Relaxed),
             recovered: self.counts.recovered.load(Ordering::Relaxed),
             lost: self.counts.lost.load(Ordering::Relaxed),
@@ -285,46 +297,82 @@ impl Vault {
                 () = self.changed.unsaved.notified() => tokio::time::sleep(ROUND / 4).await,
             }
             self.save_unsaved().await;
+            if self.untold.swap(false, Ordering::AcqRel) {
+                self.announce().await;
+            }
             if self.backend.is_shared() {
                 self.look_for_changes().await;
             }
         }
     }
 
-    /// Begins a presentation; none: the process stops, and none may begin any more.
-    pub(super) fn presents(&self) -> Option<Presentation<'_>> {
-        self.presenting.count.fetch_add(1, Ordering::AcqRel);
-        let presentation = Presentation(&self.presenting);
-        // Counted before it is asked, so that whoever closes either sees this one or is seen by it.
-        (!self.presenting.closed.load(Ordering::Acquire)).then_some(presentation)
-    }
-
-    /// Lets the presentations that run come to their end and starts no others; saves what is unsaved. For the end of
-    /// the process: one that is cut off leaves a riddle that may cost the grant.
-    pub async fn close(&self) {
-        self.presenting.closed.store(true, Ordering::Release);
+    /// Begins a presentation, as soon as no other of this grant runs in this process; none: the process stops, and none
+    /// may begin any more.
+    pub(super) async fn presents<'a>(&'a self, key: &'a Key) -> Option<Presentation<'a>> {
         loop {
             let ended = self.presenting.ended.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            if self.presenting.count.load(Ordering::Acquire) == 0 {
+            // One look at both, so that whoever closes either is seen by this one or sees it.
+            let is_free = {
+                let mut state = self.presenting.state();
+                if state.closed {
+                    return None;
+                }
+                state.keys.insert(key.clone())
+            };
+            if is_free {
+                return Some(Presentation { presenting: &self.presenting, key });
+            }
+            ended.await;
+        }
+    }
+
+    fn turn<'a>(&'a self, key: &'a Key) -> Option<Presentation<'a>> {
+        let is_free = self.presenting.state().keys.insert(key.clone());
+        is_free.then(|| Presentation { presenting: &self.presenting, key })
+    }
+
+    /// Lets the presentations that run come to their end and starts no others; saves what is unsaved, and tries that for
+    /// a while. For the end of the process: one that is cut off leaves a riddle that may cost the grant.
+    pub async fn close(&self) {
+        self.presenting.state().closed = true;
+        loop {
+            let ended = self.presenting.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.presenting.state().keys.is_empty() {
                 break;
             }
             ended.await;
         }
-        self.save_unsaved().await;
+        let deadline = self.clock.now() + LAST_TRIES;
+        loop {
+            self.save_unsaved().await;
+            let unsaved = self.known().values().filter(|known| known.unsaved).count();
+            if unsaved == 0 {
+                return;
+            }
+            if self.clock.now() >= deadline {
+                warn!(unsaved, "grants could not be saved before the end; log in to them again");
+                return;
+            }
+            tokio::time::sleep(ROUND / 4).await;
+        }
     }
 
-    /// An account's grant: the newer of what the store has and what this process knows.
+    /// An account's grant: the newer of what the store has and what this process knows. `of_memory`: is what this process
+    /// knows good enough where the store does not answer? Not for whoever looks for a change.
     ///
     /// # Errors
-    /// When the store does not answer and this process knows of none.
-    pub(super) async fn view(&self, key: &Key) -> Result<View, VaultError> {
+    /// When the store does not answer and this process knows of none, or may not rely on it.
+    pub(super) async fn view(&self, key: &Key, of_memory: bool) -> Result<View, VaultError> {
         let (stored, revision) = match self.read_store(key).await {
             Ok(read) => read,
             Err(error) => {
                 let unsaved = self.is_unsaved(key);
-                let Some(grant) = self.remembered(key) else { return Err(error) };
+                let known = self.remembered(key).filter(|_| of_memory || unsaved);
+                let Some(grant) = known else { return Err(error) };
                 return Ok(View { grant: Some(grant), revision: None, unsaved });
             }
         };
@@ -354,7 +402,7 @@ impl Vault {
         match &written {
             Ok(_) => {
                 self.is_well();
-                self.known().insert(key.clone(), Known { grant: grant.clone(), unsaved: None });
+                self.learn(key, grant, false);
             }
             Err(StoreError::Conflict) => self.is_well(),
             Err(error) => self.failed(error),
@@ -365,10 +413,7 @@ impl Vault {
     /// Writes the outcome of a refresh down, whatever it takes: what cannot be saved is kept in memory. Gives the grant
     /// in force, which is somebody else's if that is newer.
     pub(super) async fn settle(&self, key: &Key, grant: Grant, revision: Option<u64>) -> Grant {
-        let Some(mut revision) = revision else {
-            self.keep(key, grant.clone(), Unsaved::Outcome);
-            return grant;
-        };
+        let Some(mut revision) = revision else { return self.keep(key, grant) };
         loop {
             match self.write(key, &grant, revision).await {
                 Ok(_) => return grant,
@@ -377,15 +422,13 @@ impl Vault {
             }
             match self.read_store(key).await {
                 Ok((Some(stored), _)) if !grant.is_newer_than(&stored) => {
-                    self.known().insert(key.clone(), Known { grant: stored.clone(), unsaved: None });
-                    return stored;
+                    return self.learn(key, &stored, false);
                 }
                 Ok((_, now)) => revision = now,
                 Err(_) => break,
             }
         }
-        self.keep(key, grant.clone(), Unsaved::Outcome);
-        grant
+        self.keep(key, grant)
     }
 
     /// The lock on a grant, for so long that a fetch of `limit` surely fits; waits for it within reason.
@@ -457,49 +500,57 @@ impl Vault {
 
     /// The newer of what the store has and what is known; remembered.
     fn newest(&self, key: &Key, stored: Option<Grant>) -> Option<Grant> {
-        let mut all = self.known();
-        match (stored, all.get(key)) {
-            (None, known) => known.map(|known| known.grant.clone()),
+        match stored {
+            None => self.remembered(key),
             // One of the same generation may have a newer intent.
-            (Some(stored), Some(known)) if known.grant.is_newer_than(&stored) => Some(known.grant.clone()),
-            (Some(stored), Some(Known { unsaved: Some(Unsaved::Login), grant })) => {
-                Some(if stored.is_newer_than(grant) { grant.clone() } else { stored })
-            }
-            (Some(stored), _) => {
-                all.insert(key.clone(), Known { grant: stored.clone(), unsaved: None });
-                Some(stored)
-            }
+            Some(stored) => Some(self.learn(key, &stored, false)),
         }
     }
 
-    fn keep(&self, key: &Key, grant: Grant, unsaved: Unsaved) {
-        self.known().insert(key.clone(), Known { grant, unsaved: Some(unsaved) });
+    /// Remembers a grant unless a newer one is known, and gives the newer of the two: whatever was slow to arrive never
+    /// takes the place of what came after it.
+    fn learn(&self, key: &Key, grant: &Grant, unsaved: bool) -> Grant {
+        let mut all = self.known();
+        if let Some(known) = all.get(key)
+            && known.grant.is_newer_than(grant)
+        {
+            return known.grant.clone();
+        }
+        all.insert(key.clone(), Known { grant: grant.clone(), unsaved });
+        grant.clone()
+    }
+
+    fn keep(&self, key: &Key, grant: Grant) -> Grant {
+        let newest = self.learn(key, &grant, true);
         self.changed.unsaved.notify_one();
+        newest
     }
 
     async fn save_unsaved(&self) {
-        let unsaved: Vec<_> = self
-            .known()
-            .iter()
-            .filter_map(|(key, known)| Some((key.clone(), known.grant.clone(), known.unsaved?)))
-            .collect();
-        for (key, mut grant, kind) in unsaved {
+        let unsaved: Vec<Key> =
+            self.known().iter().filter(|(_, known)| known.unsaved).map(|(key, _)| key.clone()).collect();
+        for key in unsaved {
+            // What is being presented is not for others any more; its outcome comes next.
+            let Some(_turn) = self.turn(&key) else { continue };
             let Ok((stored, revision)) = self.read_store(&key).await else { continue };
-            if let Some(stored) = stored
-                && !grant.is_newer_than(&stored)
-            {
-                if kind == Unsaved::Outcome {
-                    self.known().insert(key, Known { grant: stored, unsaved: None });
-                    continue;
-                }
-                grant.generation = stored.generation + 1;
-            }
+            let newest = self.newest(&key, stored);
+            let Some(grant) = newest.filter(|_| self.is_unsaved(&key)) else { continue };
             // A conflict is looked at in the next round.
             if self.write(&key, &grant, revision).await.is_ok() {
                 info!(credential = %key.credential, account = %key.account, "the grant is saved now");
-                let _ = self.backend.announce().await;
+                self.announce().await;
             }
         }
+    }
+
+    /// Tells the others; a failure is made good later. False: not yet.
+    async fn announce(&self) -> bool {
+        let told = self.backend.announce().await;
+        if let Err(error) = &told {
+            self.failed(error);
+            self.untold.store(true, Ordering::Release);
+        }
+        told.is_ok()
     }
 
     async fn look_for_changes(&self) {
@@ -520,8 +571,7 @@ impl Vault {
     async fn tell_all(&self, key: &Key) {
         let _ = self.changed.sender.send(Change::One(key.clone()));
         let mut seen = self.epoch.lock().await;
-        if let Err(error) = self.backend.announce().await {
-            self.failed(&error);
+        if !self.announce().await {
             return;
         }
         // Our own announcement is no news to us, where nobody else's fell between.
@@ -537,7 +587,7 @@ impl Vault {
     }
 
     fn is_unsaved(&self, key: &Key) -> bool {
-        self.known().get(key).is_some_and(|known| known.unsaved.is_some())
+        self.known().get(key).is_some_and(|known| known.unsaved)
     }
 
     fn failed(&self, error: &StoreError) {

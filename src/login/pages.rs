@@ -1,5 +1,6 @@
 //! The pages of a login: plain HTML without scripts, for any screen, in the light and in the dark.
 
+use crate::credential::DEFAULT_ACCOUNT;
 use std::sync::LazyLock;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -108,6 +109,10 @@ pub fn form(
     scope: Option<&str>,
     refused: Option<(StatusCode, &str)>,
 ) -> Page {
+    let option = match account {
+        DEFAULT_ACCOUNT => String::new(),
+        name => format!(" --account {name}"),
+    };
     let mut body = Html::default();
     if let Some((_, why)) = refused {
         body = body.raw("<p class=\"error\" role=\"alert\">").text(why).raw("</p>\n");
@@ -125,6 +130,7 @@ pub fn form(
         .raw("<input id=\"token\" name=\"token\" type=\"password\" required autofocus autocomplete=\"off\">\n")
         .raw("<button type=\"submit\">Log in</button>\n</form>\n<p>The command <code>sidekey login ")
         .text(credential)
+        .text(&option)
         .raw("</code> does the same and needs no token typed.</p>\n");
     let status = refused.map_or(StatusCode::OK, |(status, _)| status);
     let mut page = page(status, "Log in", "", body);

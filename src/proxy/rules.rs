@@ -62,6 +62,12 @@ impl Rules {
         &self.routes
     }
 
+    /// The route that a request takes, if the guard lets it in and one matches.
+    pub fn route_of(&self, listener: ListenId, head: &Parts) -> Option<usize> {
+        let host = self.guard.admit(head, self.by_name[listener]).ok()?;
+        self.table.find(listener, &host, head.uri.path()).map(|found| found.route)
+    }
+
     /// The header in which a route's callers name the account; not for the upstream.
     pub fn account_header(&self, route: usize) -> Option<&HeaderName> {
         self.account_headers[route].as_ref()

@@ -140,7 +140,7 @@ pub(crate) fn tokens() -> Reply {
 pub(crate) fn login(server: AuthorizationServer) -> AuthorizationCode {
     AuthorizationCode {
         server,
-        client: std::sync::Arc::new(ApiClient {
+        client: Arc::new(ApiClient {
             name: "c".into(),
             client_id: "my app".into(),
             client_secret: Some(SecretSource::Value(Secret::new(CLIENT_SECRET))),

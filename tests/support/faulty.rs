@@ -27,6 +27,9 @@ pub(crate) struct Faulty {
     /// Writes that still succeed; negative: all.
     writes_left: AtomicI64,
     locks_are_lost: Arc<AtomicBool>,
+    reads_fail: AtomicBool,
+    announcements_fail: AtomicBool,
+    looks: AtomicU64,
 }
 
 impl Faulty {
@@ -41,6 +44,19 @@ impl Faulty {
 
     pub(crate) fn works(&self) {
         self.writes_left.store(-1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn fail_reads(&self, fail: bool) {
+        self.reads_fail.store(fail, Ordering::SeqCst);
+    }
+
+    pub(crate) fn fail_announcements(&self, fail: bool) {
+        self.announcements_fail.store(fail, Ordering::SeqCst);
+    }
+
+    /// How often somebody has asked for the epoch.
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks.load(Ordering::SeqCst)
     }
 
     /// Does somebody else take every lock at once?
@@ -70,6 +86,9 @@ impl Faulty {
 impl Backend for Faulty {
     fn read<'a>(&'a self, key: &'a Key) -> Pending<'a, Option<Stored>> {
         Box::pin(async move {
+            if self.reads_fail.load(Ordering::SeqCst) {
+                return Err(out_of_order("read"));
+            }
             let entries = self.entries();
             let stored = entries.0.get(key);
             Ok(stored
@@ -86,8 +105,7 @@ impl Backend for Faulty {
     ) -> Pending<'a, u64> {
         Box::pin(async move {
             if !self.may_write() {
-                let source = std::io::ErrorKind::StorageFull.into();
-                return Err(StoreError::Io { action: "write", path: "grant".into(), source });
+                return Err(out_of_order("write"));
             }
             let mut entries = self.entries();
             if entries.0.get(key).map_or(0, |(revision, _)| *revision) != expected {
@@ -123,10 +141,14 @@ impl Backend for Faulty {
     }
 
     fn epoch(&self) -> Pending<'_, u64> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
         Box::pin(async { Ok(self.epoch.load(Ordering::SeqCst)) })
     }
 
     fn announce(&self) -> Pending<'_, ()> {
+        if self.announcements_fail.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(out_of_order("announce")) });
+        }
         self.epoch.fetch_add(1, Ordering::SeqCst);
         Box::pin(async { Ok(()) })
     }
@@ -134,6 +156,10 @@ impl Backend for Faulty {
     fn is_shared(&self) -> bool {
         true
     }
+}
+
+fn out_of_order(action: &'static str) -> StoreError {
+    StoreError::Io { action, path: "grant".into(), source: std::io::ErrorKind::StorageFull.into() }
 }
 
 #[derive(Debug)]
