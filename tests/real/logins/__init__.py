@@ -1,0 +1,1 @@
+"""Suites with real servers for logins."""
