@@ -43,6 +43,9 @@ pub enum CallError {
     /// The answer's body broke off.
     #[error("the answer broke off")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It was not sent: when the connection was there at last, it might not go any more.
+    #[error("connecting took so long that the request could not be sent any more")]
+    Withheld,
     /// The answer is larger than any token answer is.
     #[error("the answer is larger than {MAX_ANSWER_BYTES} bytes")]
     TooLarge,
@@ -50,6 +53,9 @@ pub enum CallError {
     #[error("no whole answer within {0:?}")]
     Timeout(Duration),
 }
+
+/// Asked when the connection is there, immediately before a request goes out: may it still?
+pub type MayGo<'a> = &'a (dyn Fn() -> bool + Send + Sync);
 
 /// Posts a form to an endpoint and reads its answer, all within `limit`.
 ///
@@ -60,6 +66,7 @@ pub async fn post_form(
     authorization: Option<HeaderValue>,
     form: String,
     limit: Duration,
+    may_go: MayGo<'_>,
 ) -> Result<Answer, CallError> {
     let mut request = request_to(endpoint, form.into());
     *request.method_mut() = Method::POST;
@@ -68,7 +75,7 @@ pub async fn post_form(
     if let Some(value) = authorization {
         headers.insert(http::header::AUTHORIZATION, value);
     }
-    call(&endpoint.origin, tls, request, limit).await
+    call_if(&endpoint.origin, tls, request, limit, may_go).await
 }
 
 /// Gets a public document and reads the answer, all within `limit`.
@@ -98,9 +105,22 @@ pub async fn call(
     request: Request<Full<Bytes>>,
     limit: Duration,
 ) -> Result<Answer, CallError> {
+    call_if(origin, tls, request, limit, &|| true).await
+}
+
+async fn call_if(
+    origin: &Upstream,
+    tls: Option<&TlsConnector>,
+    request: Request<Full<Bytes>>,
+    limit: Duration,
+    may_go: MayGo<'_>,
+) -> Result<Answer, CallError> {
     let deadline = tokio::time::Instant::now() + limit;
     // Its own limit, so that a time-out tells whether anything was sent.
     let stream = dial(origin, tls, limit).await?;
+    if !may_go() {
+        return Err(CallError::Withheld);
+    }
     match tokio::time::timeout_at(deadline, exchange(stream, request)).await {
         Ok(done) => done,
         Err(_) => Err(CallError::Timeout(limit)),

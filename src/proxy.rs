@@ -163,7 +163,7 @@ impl Proxy {
             return Ok(Some(lease));
         }
         let claim = match account {
-            Some(account) => pool.claim(claim.credential(), account)?,
+            Some(account) => pool.claim_when_listed(claim.credential(), account).await?,
             None => claim,
         };
         Ok(Some(pool.lease(claim).await?))

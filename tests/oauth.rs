@@ -54,7 +54,7 @@ async fn a_code_is_exchanged_and_refresh_tokens_rotate() {
     ];
     assert_eq!(seen.form, fields.map(|(name, value)| (name.to_owned(), value.to_owned())));
 
-    client.refresh(&next).await.unwrap();
+    client.refresh(&next, || true).await.unwrap();
     let seen = server.one();
     let fields = [
         ("grant_type", "refresh_token"),
@@ -88,7 +88,7 @@ async fn each_method_of_client_authentication_shows_itself_and_no_other() {
             algorithm: SigningAlgorithm::EdDsa,
         });
         let client = client(config);
-        client.refresh(&Secret::new(REFRESH)).await.unwrap();
+        client.refresh(&Secret::new(REFRESH), || true).await.unwrap();
         let seen = server.one();
         let basic = basic.map(|text| format!("Basic {text}"));
         assert_eq!(seen.header("authorization"), basic.as_deref(), "{method:?} {encoding:?}");
@@ -148,7 +148,7 @@ async fn client_credentials_are_asked_for_as_configured() {
     ];
     assert_eq!(server.one().form, fields.map(|(name, value)| (name.to_owned(), value.to_owned())));
     // What it is not made for, it does not try.
-    assert_eq!(client.refresh(&Secret::new(REFRESH)).await.unwrap_err().sent(), Sent::Not);
+    assert_eq!(client.refresh(&Secret::new(REFRESH), || true).await.unwrap_err().sent(), Sent::Not);
     assert!(server.take().is_empty());
 }
 
@@ -190,7 +190,7 @@ async fn each_failure_tells_what_became_of_the_refresh_token_and_shows_no_secret
     config.fetch_timeout = Duration::from_millis(500);
     let client = client(config);
     for (case, want) in wanted.iter().enumerate() {
-        let error = client.refresh(&Secret::new(REFRESH)).await.unwrap_err();
+        let error = client.refresh(&Secret::new(REFRESH), || true).await.unwrap_err();
         let text = format!("{} {error:?}", chain(&error));
         assert_eq!((error.sent(), error.is_permanent()), *want, "{case}: {text}");
         assert_silent(&text);
@@ -208,12 +208,12 @@ async fn what_was_never_sent_is_known_not_to_have_been() {
     if let AuthorizationServer::Known { token_url, .. } = &mut config.server {
         token_url.origin.port = held.local_addr().unwrap().port();
     }
-    let error = client(config).refresh(&Secret::new(REFRESH)).await.unwrap_err();
+    let error = client(config).refresh(&Secret::new(REFRESH), || true).await.unwrap_err();
     assert_eq!((error.sent(), error.is_permanent()), (Sent::Not, false), "{error}");
 
     let mut config = server.login();
     Arc::make_mut(&mut config.client).client_secret = Some(SecretSource::Env("SIDEKEY_TEST_NOT_SET".into()));
-    let error = client(config).refresh(&Secret::new(REFRESH)).await.unwrap_err();
+    let error = client(config).refresh(&Secret::new(REFRESH), || true).await.unwrap_err();
     assert_eq!((error.sent(), error.is_permanent()), (Sent::Not, true), "{error}");
 
     let mut config = server.login();
@@ -223,7 +223,7 @@ async fn what_was_never_sent_is_known_not_to_have_been() {
         id: None,
         algorithm: SigningAlgorithm::Es256,
     });
-    let error = client(config).refresh(&Secret::new(REFRESH)).await.unwrap_err();
+    let error = client(config).refresh(&Secret::new(REFRESH), || true).await.unwrap_err();
     let text = format!("{} {error:?}", chain(&error));
     assert_eq!((error.sent(), error.is_permanent()), (Sent::Not, true), "{text}");
     assert!(text.contains("-----BEGIN PRIVATE KEY-----"), "{text}");
@@ -237,7 +237,7 @@ async fn a_refresh_token_survives_an_access_token_that_is_of_no_use() {
         reply("200 OK", r#"{"access_token":"at","refresh_token":"next","token_type":"mac"}"#)
     })
     .await;
-    let granted = client(server.login()).refresh(&Secret::new(REFRESH)).await.unwrap();
+    let granted = client(server.login()).refresh(&Secret::new(REFRESH), || true).await.unwrap();
     assert_eq!(granted.access.unwrap_err(), AnswerError::WrongType("mac".into()));
     assert_eq!(granted.refresh_token.unwrap().expose(), "next");
 }

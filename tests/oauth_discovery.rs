@@ -62,7 +62,7 @@ async fn endpoints_are_discovered_in_either_place_and_then_known() {
         assert_eq!(endpoints.auth_url, format!("{issuer}auth"));
         assert_eq!(endpoints.token.to_string(), format!("{issuer}token"));
         assert!(endpoints.iss_required);
-        client.refresh(&Secret::new(REFRESH)).await.unwrap();
+        client.refresh(&Secret::new(REFRESH), || true).await.unwrap();
         assert!(client.revoke(&Secret::new(REFRESH)).await.unwrap());
         assert_eq!(paths(&server), ["/token", "/revoke"], "looked up once");
     }
@@ -131,7 +131,7 @@ async fn bad_metadata_stops_a_refresh_before_the_token_is_sent() {
         })
         .await;
         let client = client(login(AuthorizationServer::Discovered { issuer }));
-        let error = client.refresh(&Secret::new(REFRESH)).await.unwrap_err();
+        let error = client.refresh(&Secret::new(REFRESH), || true).await.unwrap_err();
         assert!(error.to_string().contains(want), "{want}: {error}");
         assert_eq!((error.sent(), error.is_permanent()), (Sent::Not, true), "{error}");
         assert_eq!(paths(&server), [RFC8414], "{want}");
@@ -159,7 +159,7 @@ async fn metadata_that_is_not_to_be_had_is_told_apart() {
         let (server, issuer) = discovered(RFC8414, move |_| document()).await;
         let mut config = login(AuthorizationServer::Discovered { issuer });
         config.fetch_timeout = Duration::from_millis(500);
-        let error = client(config).refresh(&Secret::new(REFRESH)).await.unwrap_err();
+        let error = client(config).refresh(&Secret::new(REFRESH), || true).await.unwrap_err();
         assert!(chain(&error).contains(want), "{want}: {}", chain(&error));
         assert!(matches!(error, OAuthError::Discovery(_)), "{error:?}");
         assert_eq!((error.sent(), error.is_permanent()), (Sent::Not, permanent), "{error}");

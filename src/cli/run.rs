@@ -15,6 +15,9 @@ use crate::config::{Config, Environment, LoadOptions};
 use crate::credential::TokenPool;
 use crate::credential::record::AccountRecord;
 
+/// How long a refresh that runs may take after a second signal.
+const LAST_REFRESH: Duration = Duration::from_secs(15);
+
 pub(super) fn run(arg: &ConfigArg, environment: &Environment) -> Result<(), Failure> {
     let loaded = load(arg, environment, LoadOptions::default())?;
     runtime()?.block_on(serve(&loaded.config, environment))
@@ -45,8 +48,10 @@ async fn serve(config: &Config, environment: &Environment) -> Result<(), Failure
     }
     told.abort();
     control.stops();
-    // A second signal ends it at once.
-    let again = || {
+    let vault = Arc::clone(app.vault());
+    // A second signal ends it at once, but for a refresh token that is being presented: its successor would be lost.
+    let again = async || {
+        let _ = tokio::time::timeout(LAST_REFRESH, vault.close()).await;
         Err(Failure::Running("told to stop again while stopping; running requests were cut off".to_owned()))
     };
     let stopped = async {
@@ -56,8 +61,8 @@ async fn serve(config: &Config, environment: &Environment) -> Result<(), Failure
     };
     tokio::select! {
         () = stopped => Ok(()),
-        _ = interrupt.recv() => again(),
-        _ = terminate.recv() => again(),
+        _ = interrupt.recv() => again().await,
+        _ = terminate.recv() => again().await,
     }
 }
 

@@ -283,6 +283,10 @@ impl Keeper {
             ids.sort_unstable();
             ids.dedup();
         }
+        let credential = &pool.credentials[news.credential];
+        if news.listed && !credential.listed.swap(true, Ordering::AcqRel) {
+            credential.changed.notify_waiters();
+        }
         for id in ids {
             if id >= self.scheduled.len() {
                 self.scheduled.resize(id + 1, None);

@@ -83,6 +83,8 @@ pub(super) struct Credential {
     /// Every account by its name; changed by the keeper alone.
     by_name: ArcSwap<HashMap<Arc<str>, AccountId>>,
     pub(super) logins: Option<Arc<dyn Directory>>,
+    /// Is every account known that has logged in? Not for a moment after the start, and while the store does not answer.
+    pub(super) listed: AtomicBool,
     strategy: Strategy,
     pub(super) required: bool,
     margin: Option<Duration>,
@@ -148,6 +150,7 @@ impl TokenPool {
                 name: spec.name,
                 accounts: first..accounts.count(),
                 by_name: ArcSwap::from_pointee(by_name),
+                listed: AtomicBool::new(spec.logins.is_none()),
                 logins: spec.logins,
                 margin: spec.margin,
                 strategy: spec.strategy,
@@ -191,6 +194,36 @@ impl TokenPool {
                 cause: super::grant::Why::Never.to_string().into(),
             }),
             None => Err(LeaseError::NoSuchAccount { credential: Arc::clone(&group.name) }),
+        }
+    }
+
+    /// The same, after the accounts have been looked up for the first time.
+    ///
+    /// # Errors
+    /// Those of [`TokenPool::claim`], and [`LeaseError::Unavailable`] when they cannot be looked up in time.
+    pub async fn claim_when_listed(
+        &self,
+        credential: CredentialId,
+        account: &str,
+    ) -> Result<Claim, LeaseError> {
+        let group = &self.credentials[credential];
+        let deadline = tokio::time::Instant::now() + group.lease_timeout;
+        loop {
+            let changed = group.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.claim(credential, account) {
+                Err(LeaseError::LoginRequired { .. }) if !group.listed.load(Ordering::Acquire) => {}
+                told => return told,
+            }
+            let _place = Place::take(group)?;
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return Err(LeaseError::Unavailable {
+                    credential: Arc::clone(&group.name),
+                    cause: "the store has not told yet which accounts there are".into(),
+                    retry_after: Duration::from_secs(1),
+                });
+            }
         }
     }
 

@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::debug;
@@ -16,9 +15,6 @@ use super::vault::{Change, Vault};
 use crate::clock::Clock;
 use crate::config::{CredentialId, Encoding};
 use crate::telemetry::chain;
-
-/// How long to wait after the store could not list its accounts.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Where a credential's accounts come from.
 pub trait Directory: fmt::Debug + Send + Sync {
@@ -35,6 +31,8 @@ pub struct News {
     pub accounts: Vec<Arc<str>>,
     /// And all that the pool knows of already.
     pub all: bool,
+    /// Is that every account that there is?
+    pub listed: bool,
 }
 
 /// The accounts of a login, as its grants in the vault tell them.
@@ -83,19 +81,22 @@ async fn news_of(change: &Change, credential: CredentialId, grants: &Grants) -> 
     match change {
         Change::One(key) => {
             let is_its = key.credential == of_all.credential && key.issuer == of_all.issuer;
-            is_its.then(|| News { credential, accounts: vec![Arc::clone(&key.account)], all: false })
+            is_its.then(|| News {
+                credential,
+                accounts: vec![Arc::clone(&key.account)],
+                all: false,
+                listed: false,
+            })
         }
         Change::Any => {
-            let accounts = loop {
-                match grants.vault.backend.accounts(&of_all.credential, &of_all.issuer).await {
-                    Ok(accounts) => break accounts,
-                    Err(error) => {
-                        debug!(credential = %of_all.credential, "the accounts cannot be listed: {}", chain(&error));
-                        tokio::time::sleep(RETRY).await;
-                    }
-                }
-            };
-            Some(News { credential, accounts, all: true })
+            let listed = grants.vault.backend.accounts(&of_all.credential, &of_all.issuer).await;
+            let listed = listed.inspect_err(|error| {
+                debug!(credential = %of_all.credential, "the accounts cannot be listed: {}", chain(error));
+                grants.vault.relist_later();
+            });
+            // Those that are known are looked at whether there is a list or not.
+            let (accounts, all) = (listed.as_deref().unwrap_or_default().to_vec(), true);
+            Some(News { credential, accounts, all, listed: listed.is_ok() })
         }
     }
 }

@@ -84,7 +84,7 @@ impl GrantSource {
             };
             let presented = self.refresh(wish, lock.as_deref()).await;
             if let Some(lock) = lock {
-                self.vault.give_back(lock).await;
+                self.vault.give_back_when_saved(&self.key, lock).await;
             }
             match presented? {
                 Presented::Token(fetched) => return Ok(fetched),
@@ -152,7 +152,9 @@ impl GrantSource {
             return Err(VaultError::LockLost.into());
         }
         let asked = self.clock.wall();
-        match self.client.refresh(&token).await {
+        // Asked once more when the connection is there: connecting may take long, and timers stand still in suspend.
+        let may_go = || lock.is_none_or(|lock| lock.left() > self.client.fetch_timeout());
+        match self.client.refresh(&token, may_go).await {
             Ok(granted) => {
                 if before.is_uncertain() {
                     self.vault.count_recovered();

@@ -40,6 +40,10 @@ pub struct Vault {
     epoch: tokio::sync::Mutex<Option<u64>>,
     changed: Changes,
     presenting: Presenting,
+    /// Locks on grants that are in memory alone: while they hold, nobody takes what the store has for the newest.
+    parked: Mutex<HashMap<Key, Box<dyn Lock>>>,
+    /// Will a listing that failed be asked for again?
+    relisting: AtomicBool,
     /// Is there a login or logout that the others have not been told of, because the store failed?
     untold: AtomicBool,
 }
@@ -192,6 +196,8 @@ impl Vault {
             epoch: tokio::sync::Mutex::default(),
             changed: Changes { sender, receiver: Mutex::new(Some(receiver)), unsaved: Notify::new() },
             presenting: Presenting::default(),
+            parked: Mutex::default(),
+            relisting: AtomicBool::new(false),
             untold: AtomicBool::new(false),
         })
     }
@@ -249,18 +255,19 @@ impl Vault {
         let Some(mut grant) = self.newest(key, stored) else {
             return Ok(LoggedOut { existed: false, revoked: Ok(false) });
         };
-        let revoked = match grant.refresh_token() {
-            Some(token) => client.revoke(token).await,
-            None => Ok(false),
-        };
+        let mut revoked = revoke(&grant, client).await;
         let existed = grant.life != Life::LoggedOut;
         loop {
             match self.write(key, &grant.logged_out(self.clock.wall()), revision).await {
                 Ok(_) => return Ok(LoggedOut { existed, revoked }),
                 Err(error) if error.is_conflict() => {
                     let (stored, now) = self.read_store(key).await?;
-                    grant = self.newest(key, stored).unwrap_or(grant);
-                    revision = now;
+                    let newer = self.newest(key, stored).unwrap_or_else(|| grant.clone());
+                    if newer.refresh_token() != grant.refresh_token() {
+                        // Somebody has logged in meanwhile: that is what is forgotten now, so that is revoked as well.
+                        revoked = revoke(&newer, client).await;
+                    }
+                    (grant, revision) = (newer, now);
                 }
                 Err(error) => return Err(error),
             }
@@ -270,6 +277,19 @@ impl Vault {
     /// The changes that somebody's login or logout makes, once: whoever takes it hears of them.
     pub(super) fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
         self.changed.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Asks for another listing of all accounts in a while; many wishes are one.
+    pub(super) fn relist_later(self: &Arc<Self>) {
+        if self.relisting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let vault = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(ROUND).await;
+            vault.relisting.store(false, Ordering::Release);
+            let _ = vault.changed.sender.send(Change::Any);
+        });
     }
 
     /// The state, as data.
@@ -290,6 +310,8 @@ impl Vault {
     pub async fn tend(self: Arc<Self>) {
         if self.backend.is_shared() {
             self.look_for_changes().await;
+        } else {
+            let _ = self.changed.sender.send(Change::Any);
         }
         loop {
             tokio::select! {
@@ -297,7 +319,9 @@ impl Vault {
                 () = self.changed.unsaved.notified() => tokio::time::sleep(ROUND / 4).await,
             }
             self.save_unsaved().await;
-            if self.untold.swap(false, Ordering::AcqRel) {
+            // A store that failed is tried by writing to it; once it works, the others may have missed something.
+            let fails = self.health().failure.is_some();
+            if self.untold.swap(false, Ordering::AcqRel) || fails {
                 self.announce().await;
             }
             if self.backend.is_shared() {
@@ -459,6 +483,8 @@ impl Vault {
         key: &Key,
         limit: Duration,
     ) -> Result<Option<Box<dyn Lock>>, VaultError> {
+        // Our own, kept while the grant was in memory alone, which it is not any more.
+        self.unpark(key).await;
         let lock = self.backend.lock(key, lock_span(limit)).await;
         match &lock {
             Ok(_) => self.is_well(),
@@ -471,6 +497,21 @@ impl Vault {
     pub(super) async fn give_back(&self, lock: Box<dyn Lock>) {
         if let Err(error) = lock.release().await {
             self.failed(&error);
+        }
+    }
+
+    /// The same, but for a grant whose newest state the store does not have yet: others would take an older one for it.
+    pub(super) async fn give_back_when_saved(&self, key: &Key, lock: Box<dyn Lock>) {
+        if !self.is_unsaved(key) {
+            return self.give_back(lock).await;
+        }
+        self.parked().insert(key.clone(), lock);
+    }
+
+    async fn unpark(&self, key: &Key) {
+        let parked = self.parked().remove(key);
+        if let Some(lock) = parked {
+            self.give_back(lock).await;
         }
     }
 
@@ -538,6 +579,7 @@ impl Vault {
             // A conflict is looked at in the next round.
             if self.write(&key, &grant, revision).await.is_ok() {
                 info!(credential = %key.credential, account = %key.account, "the grant is saved now");
+                self.unpark(&key).await;
                 self.announce().await;
             }
         }
@@ -549,6 +591,8 @@ impl Vault {
         if let Err(error) = &told {
             self.failed(error);
             self.untold.store(true, Ordering::Release);
+        } else {
+            self.is_well();
         }
         told.is_ok()
     }
@@ -614,12 +658,23 @@ impl Vault {
         }
     }
 
+    fn parked(&self) -> MutexGuard<'_, HashMap<Key, Box<dyn Lock>>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn revoke(grant: &Grant, client: &OAuthClient) -> Result<bool, OAuthError> {
+    match grant.refresh_token() {
+        Some(token) => client.revoke(token).await,
+        None => Ok(false),
     }
 }
 

@@ -13,7 +13,7 @@ use super::authentication::{ClientAuthentication, plain_forms};
 use super::discovery::{Demands, Discovery};
 use crate::clock::Clock;
 use crate::config::{ApiClient, AuthorizationCode, AuthorizationServer, ClientCredentials, Endpoint};
-use crate::fetch::{Answer, CallError, post_form};
+use crate::fetch::{Answer, CallError, MayGo, post_form};
 use crate::secret::reader::{EXEC_SECRET_TIMEOUT, SecretReader};
 use crate::secret::{Secret, SecretSource};
 use crate::tls::Connector;
@@ -173,7 +173,7 @@ impl OAuthClient {
         let mut fields = vec![("grant_type", "client_credentials")];
         fields.extend(config.scope.as_deref().map(|scope| ("scope", scope)));
         fields.extend(config.audience.as_deref().map(|audience| ("audience", audience)));
-        self.ask_for_token(&fields, &[]).await
+        self.ask_for_token(&fields, &[], &|| true).await
     }
 
     /// RFC 6749 §4.1.3 with RFC 7636 §4.5.
@@ -188,17 +188,22 @@ impl OAuthClient {
             ("redirect_uri", &config.redirect_uri.text),
             ("code_verifier", verifier.expose()),
         ];
-        self.ask_for_token(&fields, &[code, verifier]).await
+        self.ask_for_token(&fields, &[code, verifier], &|| true).await
     }
 
-    /// RFC 6749 §6. Presents the refresh token once, or not at all; [`OAuthError::sent`] tells which.
+    /// RFC 6749 §6. Presents the refresh token once, or not at all; [`OAuthError::sent`] tells which. `may_go` is asked
+    /// immediately before it goes out.
     ///
     /// # Errors
     /// [`OAuthError`]: everything that is no token answer.
-    pub async fn refresh(&self, refresh_token: &Secret) -> Result<Granted, OAuthError> {
+    pub async fn refresh(
+        &self,
+        refresh_token: &Secret,
+        may_go: impl Fn() -> bool + Send + Sync,
+    ) -> Result<Granted, OAuthError> {
         let Grant::Login(_) = &self.grant else { return Err(NO_LOGIN) };
         let fields = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
-        self.ask_for_token(&fields, &[refresh_token]).await
+        self.ask_for_token(&fields, &[refresh_token], &may_go).await
     }
 
     /// RFC 7009. False: the server has no place to revoke at. A token that the server does not know counts as revoked
@@ -211,7 +216,7 @@ impl OAuthClient {
         let Some(place) = &endpoints.revocation else { return Ok(false) };
         let fields = [("token", refresh_token.expose()), ("token_type_hint", "refresh_token")];
         let ready = self.ready(&endpoints.token, &fields, &[refresh_token], &[]).await?;
-        let (answer, secrets) = self.send(place, ready).await?;
+        let (answer, secrets) = self.send(place, ready, &|| true).await?;
         let answer = answer.map_err(OAuthError::RevocationCall)?;
         let status = answer.status;
         if status.is_success() {
@@ -243,10 +248,15 @@ impl OAuthClient {
     }
 
     /// One token request. `secrets`: what of the fields is secret.
-    async fn ask_for_token(&self, fields: &[Field<'_>], secrets: &[&Secret]) -> Result<Granted, OAuthError> {
+    async fn ask_for_token(
+        &self,
+        fields: &[Field<'_>],
+        secrets: &[&Secret],
+        may_go: MayGo<'_>,
+    ) -> Result<Granted, OAuthError> {
         let endpoints = self.endpoints().await?;
         let ready = self.ready(&endpoints.token, fields, secrets, self.params()).await?;
-        let (answer, secrets) = self.send(&endpoints.token, ready).await?;
+        let (answer, secrets) = self.send(&endpoints.token, ready, may_go).await?;
         let answer = answer.map_err(OAuthError::Call)?;
         Ok(answer::read(&answer, self.clock.wall(), &secrets)?)
     }
@@ -274,10 +284,11 @@ impl OAuthClient {
         &self,
         endpoint: &Endpoint,
         ready: Ready,
+        may_go: MayGo<'_>,
     ) -> Result<(Result<Answer, CallError>, Vec<Secret>), OAuthError> {
         let Ready { authorization, form, secrets } = ready;
         let tls = self.connector(endpoint)?;
-        Ok((post_form(endpoint, tls, authorization, form, self.fetch_timeout()).await, secrets))
+        Ok((post_form(endpoint, tls, authorization, form, self.fetch_timeout(), may_go).await, secrets))
     }
 
     fn connector(&self, endpoint: &Endpoint) -> Result<Option<&TlsConnector>, OAuthError> {
@@ -296,7 +307,8 @@ impl OAuthClient {
         }
     }
 
-    fn fetch_timeout(&self) -> Duration {
+    /// How long a request may take once all that it needs is there.
+    pub fn fetch_timeout(&self) -> Duration {
         match &self.grant {
             Grant::ClientCredentials(config) => config.fetch_timeout,
             Grant::Login(config) => config.fetch_timeout,

@@ -98,7 +98,8 @@ impl OAuthError {
             Self::Secret(_) | Self::Header(_) | Self::Key(_) | Self::Setup(_) | Self::Discovery(_) => {
                 Sent::Not
             }
-            Self::Call(CallError::Dial(_)) | Self::RevocationCall(CallError::Dial(_)) => Sent::Not,
+            Self::Call(CallError::Dial(_) | CallError::Withheld)
+            | Self::RevocationCall(CallError::Dial(_) | CallError::Withheld) => Sent::Not,
             Self::Call(_) | Self::RevocationCall(_) => Sent::Unknown,
             Self::Answer(error) => sent_by_answer(error),
             Self::Revocation { status, .. } => sent_by_status(*status),
@@ -207,7 +208,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let command = SecretError::Command { command: "c".into(), reason: "r".into() };
         let wanted = "x";
-        let cases: [(OAuthError, Sent, bool); 42] = [
+        let cases: [(OAuthError, Sent, bool); 43] = [
             (SecretError::Unset("X".into()).into(), Sent::Not, true),
             (command.into(), Sent::Not, false),
             (IllegalCharacter.into(), Sent::Not, true),
@@ -222,6 +223,7 @@ mod tests {
             ),
             (OAuthError::Call(dial()), Sent::Not, false),
             (OAuthError::Call(CallError::Timeout(second)), Sent::Unknown, false),
+            (OAuthError::Call(CallError::Withheld), Sent::Not, false),
             (OAuthError::Call(CallError::TooLarge), Sent::Unknown, false),
             (OAuthError::Call(CallError::Body("x".into())), Sent::Unknown, false),
             (AnswerError::Empty(StatusCode::OK).into(), Sent::Unknown, false),
