@@ -1,11 +1,10 @@
 //! Credentials: the life of one token, in order: a [`source`] fetches it when its [`machine`] says so, the
 //! [`keeper`] sees to that, the [`pool`] leases it to requests, and refusals come back to the machine.
 //!
-//! Knows nothing of HTTP serving. [`schedule`] is pure, [`header`] is the one place where a header
-//! that authenticates is made.
+//! What people log in to is a [`grant`] in the [`vault`]; its tokens come by [`rotation`]. Knows nothing of HTTP
+//! serving. [`schedule`] and [`grant`] are pure.
 
 pub mod grant;
-pub mod header;
 pub mod keeper;
 pub mod lease;
 pub mod machine;

@@ -22,6 +22,7 @@ pub mod demo;
 pub mod dial;
 pub mod fetch;
 pub mod guard;
+pub mod header;
 pub mod login;
 pub mod oauth;
 pub mod proxy;

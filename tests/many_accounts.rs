@@ -10,9 +10,9 @@ use std::time::Duration;
 use scripted::{Act, Script, pool_with, token};
 use sidekey::clock::Clock;
 use sidekey::config::{Environment, LoadOptions, Source, Strategy, load};
-use sidekey::credential::header::IllegalCharacter;
 use sidekey::credential::machine::State;
 use sidekey::credential::{Vault, pool_of};
+use sidekey::header::IllegalCharacter;
 use sidekey::tls::TlsFactory;
 use tokio::time::{Instant, sleep};
 

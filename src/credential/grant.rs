@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use super::header::AuthHeader;
 use crate::config::Encoding;
+use crate::header::AuthHeader;
 use crate::oauth::Granted;
 use crate::secret::Secret;
 
@@ -271,7 +271,7 @@ impl Access {
     ///
     /// # Errors
     /// When it holds a character that no header may carry.
-    pub fn header(&self, encoding: Encoding) -> Result<AuthHeader, super::header::IllegalCharacter> {
+    pub fn header(&self, encoding: Encoding) -> Result<AuthHeader, crate::header::IllegalCharacter> {
         AuthHeader::bearer(&self.token.0, encoding)
     }
 

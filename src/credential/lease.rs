@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use super::header::AuthHeader;
 use crate::clock::Moment;
+use crate::header::AuthHeader;
 
 /// A token in force.
 pub(super) struct Token {

@@ -9,13 +9,13 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, mpsc};
 
-use super::header::AuthHeader;
 use super::lease::{Lease, LeaseError, Token};
 use super::machine::{Certainty, Machine, Refusal, Verdict};
 use super::roster::Directory;
 use super::source::TokenSource;
 use crate::clock::{Clock, Moment};
 use crate::config::{CredentialId, Strategy};
+use crate::header::AuthHeader;
 
 /// What the pool is made of: one credential with its accounts.
 #[derive(Debug)]

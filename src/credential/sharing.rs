@@ -13,11 +13,11 @@ use tracing::debug;
 use zeroize::Zeroizing;
 
 use super::grant::Access;
-use super::header::AuthHeader;
 use super::machine::Span;
 use super::source::{FetchError, Fetched, TokenSource, Wish};
 use super::vault::{LOCK_PAUSE, Vault};
 use crate::clock::Clock;
+use crate::header::AuthHeader;
 use crate::secret::Secret;
 use crate::store::{Key, Lock};
 use crate::telemetry::chain;

@@ -11,11 +11,11 @@ use http::HeaderName;
 use zeroize::Zeroizing;
 
 use super::grant::Why;
-use super::header::{AuthHeader, IllegalCharacter};
 use super::machine::Span;
 use super::vault::VaultError;
 use crate::clock::Clock;
 use crate::config::Encoding;
+use crate::header::{AuthHeader, IllegalCharacter};
 use crate::oauth::answer::{self, AnswerError, Given};
 use crate::oauth::{OAuthClient, OAuthError};
 use crate::secret::reader::SecretReader;

@@ -14,7 +14,7 @@ use super::assertion;
 use super::error::OAuthError;
 use crate::clock::Clock;
 use crate::config::{ApiClient, AuthMethod, BasicEncoding, Endpoint};
-use crate::credential::header::{AuthHeader, IllegalCharacter};
+use crate::header::{AuthHeader, IllegalCharacter};
 use crate::secret::reader::SecretReader;
 use crate::secret::{Secret, SecretSource};
 

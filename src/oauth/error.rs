@@ -6,8 +6,8 @@ use http::StatusCode;
 
 use super::answer::AnswerError;
 use super::discovery::DiscoveryError;
-use crate::credential::header::IllegalCharacter;
 use crate::fetch::CallError;
+use crate::header::IllegalCharacter;
 use crate::secret::SecretError;
 
 /// Why an authorization server gave nothing. For the log; holds no secret.

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use sidekey::clock::Clock;
 use sidekey::config::{Encoding, Strategy};
-use sidekey::credential::header::AuthHeader;
 use sidekey::credential::machine::Span;
 use sidekey::credential::pool::CredentialSpec;
 use sidekey::credential::source::{FetchError, Fetched, TokenSource, Wish};
 use sidekey::credential::{Keeper, TokenPool};
+use sidekey::header::AuthHeader;
 use sidekey::oauth::answer::AnswerError;
 use sidekey::secret::Secret;
 use tokio::time::Instant;
