@@ -4,6 +4,7 @@
 //! What people log in to is a [`grant`] in the [`vault`]; its tokens come by [`rotation`]. Knows nothing of HTTP
 //! serving. [`schedule`] and [`grant`] are pure.
 
+pub mod claim;
 pub mod grant;
 pub mod keeper;
 pub mod lease;
@@ -36,10 +37,11 @@ use crate::secret::reader::SecretReader;
 use crate::store::{Key, Kind};
 use crate::tls::{TlsError, TlsFactory};
 
+pub use self::claim::Claim;
 pub use self::keeper::Keeper;
 pub use self::lease::{Lease, LeaseError};
 pub use self::machine::Certainty;
-pub use self::pool::{Claim, TokenPool};
+pub use self::pool::TokenPool;
 pub use self::vault::Vault;
 
 /// A pool for the credentials of a configuration, and its keeper.

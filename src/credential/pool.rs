@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, mpsc};
 
+use super::claim::Claim;
 use super::lease::{Lease, LeaseError, Token};
 use super::machine::{Certainty, Machine, Refusal, Verdict};
 use super::roster::Directory;
@@ -53,42 +54,21 @@ pub struct TokenPool {
 /// Index into [`TokenPool::accounts`].
 pub(super) type AccountId = usize;
 
-/// Whose token a request carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claim {
-    credential: CredentialId,
-    /// None: whichever the credential's strategy says.
-    account: Option<AccountId>,
-}
-
-impl Claim {
-    /// The credential that it is on.
-    pub fn credential(self) -> CredentialId {
-        self.credential
-    }
-}
-
-impl From<CredentialId> for Claim {
-    fn from(credential: CredentialId) -> Self {
-        Self { credential, account: None }
-    }
-}
-
 /// A credential as the pool holds it.
 pub(super) struct Credential {
     id: CredentialId,
     pub(super) name: Arc<str>,
     /// Those of the configuration.
-    accounts: std::ops::Range<AccountId>,
+    pub(super) accounts: std::ops::Range<AccountId>,
     /// Every account by its name; changed by the keeper alone.
-    by_name: ArcSwap<HashMap<Arc<str>, AccountId>>,
+    pub(super) by_name: ArcSwap<HashMap<Arc<str>, AccountId>>,
     pub(super) logins: Option<Arc<dyn Directory>>,
     /// Is every account known that has logged in? Not for a moment after the start, and while the store does not answer.
     pub(super) listed: AtomicBool,
     strategy: Strategy,
     pub(super) required: bool,
-    margin: Option<Duration>,
-    lease_timeout: Duration,
+    pub(super) margin: Option<Duration>,
+    pub(super) lease_timeout: Duration,
     lease_queue: usize,
     pub(super) idle_account: Option<Duration>,
     waiting: AtomicUsize,
@@ -180,53 +160,6 @@ impl TokenPool {
         }
     }
 
-    /// The claim of an account by its name.
-    ///
-    /// # Errors
-    /// [`LeaseError::LoginRequired`] where it could be made by a login, [`LeaseError::NoSuchAccount`] elsewhere.
-    pub fn claim(&self, credential: CredentialId, account: &str) -> Result<Claim, LeaseError> {
-        let group = &self.credentials[credential];
-        match group.by_name.load().get(account) {
-            Some(id) => Ok(Claim { credential, account: Some(*id) }),
-            None if group.logins.is_some() => Err(LeaseError::LoginRequired {
-                credential: Arc::clone(&group.name),
-                account: account.into(),
-                cause: super::grant::Why::Never.to_string().into(),
-            }),
-            None => Err(LeaseError::NoSuchAccount { credential: Arc::clone(&group.name) }),
-        }
-    }
-
-    /// The same, after the accounts have been looked up for the first time.
-    ///
-    /// # Errors
-    /// Those of [`TokenPool::claim`], and [`LeaseError::Unavailable`] when they cannot be looked up in time.
-    pub async fn claim_when_listed(
-        &self,
-        credential: CredentialId,
-        account: &str,
-    ) -> Result<Claim, LeaseError> {
-        let group = &self.credentials[credential];
-        let deadline = tokio::time::Instant::now() + group.lease_timeout;
-        loop {
-            let changed = group.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            match self.claim(credential, account) {
-                Err(LeaseError::LoginRequired { .. }) if !group.listed.load(Ordering::Acquire) => {}
-                told => return told,
-            }
-            let _place = Place::take(group)?;
-            if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return Err(LeaseError::Unavailable {
-                    credential: Arc::clone(&group.name),
-                    cause: "the store has not told yet which accounts there are".into(),
-                    retry_after: Duration::from_secs(1),
-                });
-            }
-        }
-    }
-
     /// A lease if a valid token is there.
     pub fn try_lease(&self, claim: impl Into<Claim>) -> Option<Lease> {
         let claim = claim.into();
@@ -260,35 +193,6 @@ impl TokenPool {
                 self.lease_of(id, now)
             }
         }
-    }
-
-    /// The accounts that a claim may be met by.
-    fn accounts_of(&self, claim: Claim) -> std::ops::Range<AccountId> {
-        let group = &self.credentials[claim.credential];
-        match claim.account {
-            Some(id) => id..id + 1,
-            None if group.logins.is_none() => group.accounts.clone(),
-            // Another person's token is never as good.
-            None => match group.by_name.load().get(super::DEFAULT_ACCOUNT) {
-                Some(id) => *id..*id + 1,
-                None => 0..0,
-            },
-        }
-    }
-
-    /// The account of that name, made if a login has brought it. For the keeper.
-    pub(super) fn enrol(&self, credential: CredentialId, name: &Arc<str>) -> Option<AccountId> {
-        let group = &self.credentials[credential];
-        let known = group.by_name.load();
-        if let Some(id) = known.get(name) {
-            return Some(*id);
-        }
-        let source = group.logins.as_ref()?.source(name);
-        let id = self.accounts.push(Account::new(Arc::clone(name), credential, source, group.margin));
-        let mut grown = HashMap::clone(&known);
-        grown.insert(Arc::clone(name), id);
-        group.by_name.store(Arc::new(grown));
-        Some(id)
     }
 
     fn has_token(&self, id: AccountId, now: Moment) -> bool {
@@ -466,7 +370,7 @@ impl fmt::Debug for TokenPool {
 }
 
 impl Account {
-    fn new(
+    pub(super) fn new(
         name: Arc<str>,
         credential: CredentialId,
         source: Arc<dyn TokenSource>,
@@ -536,10 +440,10 @@ impl Account {
 }
 
 /// A place in the queue of those who wait; given back when dropped.
-struct Place<'a>(&'a AtomicUsize);
+pub(super) struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Place<'a> {
-    fn take(group: &'a Credential) -> Result<Self, LeaseError> {
+    pub(super) fn take(group: &'a Credential) -> Result<Self, LeaseError> {
         let waiting = group.waiting.fetch_add(1, Ordering::Relaxed);
         let place = Self(&group.waiting);
         if waiting >= group.lease_queue {

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
@@ -157,7 +158,7 @@ impl GrantSource {
         match self.client.refresh(&token, may_go).await {
             Ok(granted) => {
                 if before.is_uncertain() {
-                    self.vault.count_recovered();
+                    self.vault.health.counts.recovered.fetch_add(1, Ordering::Relaxed);
                     info!(
                         credential = %self.key.credential, account = %self.key.account,
                         "the refresh token was not used up after all: the grant lives on"
@@ -208,7 +209,7 @@ impl GrantSource {
                 Ok(Presented::Again(error))
             }
             Sent::Unknown => {
-                self.vault.count_uncertain();
+                self.vault.health.counts.uncertain.fetch_add(1, Ordering::Relaxed);
                 warn!(
                     %credential, %account, access_token_left = self.left(before),
                     "it is uncertain whether the refresh token was used up: its answer did not arrive; one careful try \
@@ -221,7 +222,7 @@ impl GrantSource {
                 let ended = intent.ended();
                 let why = if before.is_uncertain() { Why::Lost } else { Why::Ended };
                 if why == Why::Lost {
-                    self.vault.count_lost();
+                    self.vault.health.counts.lost.fetch_add(1, Ordering::Relaxed);
                 }
                 let in_force = self.vault.settle(&self.key, ended.clone(), revision).await;
                 if in_force != ended

@@ -5,37 +5,42 @@
 //! each account: one that could not be saved is used from memory and saved as soon as that works, and one that the
 //! store has an older version of is written over it.
 
-use std::collections::{HashMap, HashSet};
+mod health;
+mod presenting;
+
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
+use self::health::Health;
+use self::presenting::Presenting;
 use super::grant::{Grant, Life};
-use crate::clock::{Clock, Moment};
+use crate::clock::Clock;
 use crate::oauth::{Granted, OAuthClient, OAuthError};
-use crate::store::{self, Backend, Key, Lock, Remedy, StoreError};
-use crate::telemetry::chain;
+use crate::store::{self, Backend, Key, Lock, StoreError};
 
 /// How often the store is asked whether somebody logged in or out, and unsaved grants are tried again.
 const ROUND: Duration = Duration::from_secs(1);
-/// How often a store that stays out of order is told of in the log.
-const REMINDER: Duration = Duration::from_secs(60);
 /// How long saving what is unsaved is tried at the end of the process.
 const LAST_TRIES: Duration = Duration::from_secs(5);
 /// How long to wait between two tries for a lock that somebody has; up to twice that.
 pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(40);
+
+pub use self::health::VaultRecord;
+pub(super) use self::presenting::Presentation;
 
 /// Keeps grants in a store, so that none is lost that can be kept. One for a process.
 pub struct Vault {
     pub(super) backend: Arc<dyn Backend>,
     clock: Clock,
     known: Mutex<HashMap<Key, Known>>,
-    health: Mutex<Health>,
-    counts: Counts,
+    /// How the store does, and what became of grants.
+    pub(super) health: Health,
     /// The store's epoch as far as this process has acted on it.
     epoch: tokio::sync::Mutex<Option<u64>>,
     changed: Changes,
@@ -48,58 +53,11 @@ pub struct Vault {
     untold: AtomicBool,
 }
 
-/// Refresh tokens that are being presented at this moment: none of them may be cut off.
-#[derive(Default)]
-struct Presenting {
-    state: Mutex<PresentingState>,
-    ended: Notify,
-}
-
-#[derive(Default)]
-struct PresentingState {
-    keys: HashSet<Key>,
-    closed: bool,
-}
-
-impl Presenting {
-    fn state(&self) -> MutexGuard<'_, PresentingState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// While it is there, a grant's refresh token is being presented, or the grant is being saved: never both, as what is
-/// saved may be presented by others.
-pub(super) struct Presentation<'a> {
-    presenting: &'a Presenting,
-    key: &'a Key,
-}
-
-impl Drop for Presentation<'_> {
-    fn drop(&mut self) {
-        self.presenting.state().keys.remove(self.key);
-        self.presenting.ended.notify_waiters();
-    }
-}
-
 /// The newest grant that this process has seen of an account.
 struct Known {
     grant: Grant,
     /// Does the store not have it yet?
     unsaved: bool,
-}
-
-#[derive(Default)]
-struct Health {
-    failure: Option<Arc<str>>,
-    told: Option<Moment>,
-}
-
-#[derive(Default)]
-struct Counts {
-    uncertain: AtomicU64,
-    recovered: AtomicU64,
-    lost: AtomicU64,
-    forgotten: AtomicU64,
 }
 
 struct Changes {
@@ -164,35 +122,15 @@ pub struct LoggedOut {
     pub revoked: Result<bool, OAuthError>,
 }
 
-/// The vault's state as data, for status and metrics.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct VaultRecord {
-    /// Did the last call to the store succeed?
-    pub writable: bool,
-    /// What it failed with.
-    pub error: Option<Arc<str>>,
-    /// Grants that are in memory alone.
-    pub unsaved: usize,
-    /// Refresh tokens that were presented without a known outcome.
-    pub uncertain: u64,
-    /// Those of them that a second try brought back.
-    pub recovered: u64,
-    /// Those that were lost for good.
-    pub lost: u64,
-    /// Grants that the store had lost or had an older version of, and was given back.
-    pub restored: u64,
-}
-
 impl Vault {
     /// A vault on a store.
     pub fn new(backend: Arc<dyn Backend>, clock: Clock) -> Arc<Self> {
         let (sender, receiver) = mpsc::unbounded_channel();
         Arc::new(Self {
             backend,
+            health: Health::new(clock.clone()),
             clock,
             known: Mutex::default(),
-            health: Mutex::default(),
-            counts: Counts::default(),
             epoch: tokio::sync::Mutex::default(),
             changed: Changes { sender, receiver: Mutex::new(Some(receiver)), unsaved: Notify::new() },
             presenting: Presenting::default(),
@@ -294,16 +232,7 @@ impl Vault {
 
     /// The state, as data.
     pub fn record(&self) -> VaultRecord {
-        let error = self.health().failure.clone();
-        VaultRecord {
-            writable: error.is_none(),
-            error,
-            unsaved: self.known().values().filter(|known| known.unsaved).count(),
-            uncertain: self.counts.uncertain.load(Ordering::Relaxed),
-            recovered: self.counts.recovered.load(Ordering::Relaxed),
-            lost: self.counts.lost.load(Ordering::Relaxed),
-            restored: self.counts.forgotten.load(Ordering::Relaxed),
-        }
+        self.health.record(self.known().values().filter(|known| known.unsaved).count())
     }
 
     /// Looks after the store for ever: saves what could not be saved, and notices logins elsewhere.
@@ -320,7 +249,7 @@ impl Vault {
             }
             self.save_unsaved().await;
             // A store that failed is tried by writing to it; once it works, the others may have missed something.
-            let fails = self.health().failure.is_some();
+            let fails = self.health.fails();
             if self.untold.swap(false, Ordering::AcqRel) || fails {
                 self.announce().await;
             }
@@ -333,43 +262,13 @@ impl Vault {
     /// Begins a presentation, as soon as no other of this grant runs in this process; none: the process stops, and none
     /// may begin any more.
     pub(super) async fn presents<'a>(&'a self, key: &'a Key) -> Option<Presentation<'a>> {
-        loop {
-            let ended = self.presenting.ended.notified();
-            tokio::pin!(ended);
-            ended.as_mut().enable();
-            // One look at both, so that whoever closes either is seen by this one or sees it.
-            let is_free = {
-                let mut state = self.presenting.state();
-                if state.closed {
-                    return None;
-                }
-                state.keys.insert(key.clone())
-            };
-            if is_free {
-                return Some(Presentation { presenting: &self.presenting, key });
-            }
-            ended.await;
-        }
-    }
-
-    fn turn<'a>(&'a self, key: &'a Key) -> Option<Presentation<'a>> {
-        let is_free = self.presenting.state().keys.insert(key.clone());
-        is_free.then(|| Presentation { presenting: &self.presenting, key })
+        self.presenting.begin(key).await
     }
 
     /// Lets the presentations that run come to their end and starts no others; saves what is unsaved, and tries that for
     /// a while. For the end of the process: one that is cut off leaves a riddle that may cost the grant.
     pub async fn close(&self) {
-        self.presenting.state().closed = true;
-        loop {
-            let ended = self.presenting.ended.notified();
-            tokio::pin!(ended);
-            ended.as_mut().enable();
-            if self.presenting.state().keys.is_empty() {
-                break;
-            }
-            ended.await;
-        }
+        self.presenting.close().await;
         let deadline = self.clock.now() + LAST_TRIES;
         loop {
             self.save_unsaved().await;
@@ -407,7 +306,7 @@ impl Vault {
         }
         // The store has lost it, or has an older one that must never be used again.
         let Some(grant) = newest else { return Ok(View { grant: None, revision: Some(revision), unsaved }) };
-        self.counts.forgotten.fetch_add(1, Ordering::Relaxed);
+        self.health.counts.restored.fetch_add(1, Ordering::Relaxed);
         warn!(
             credential = %key.credential, account = %key.account,
             "the store has {} of this grant; what this instance knows is written over it",
@@ -425,11 +324,11 @@ impl Vault {
         let written = self.backend.write(key, revision, &grant.to_bytes(), None).await;
         match &written {
             Ok(_) => {
-                self.is_well();
+                self.health.is_well();
                 self.learn(key, grant, false);
             }
-            Err(StoreError::Conflict) => self.is_well(),
-            Err(error) => self.failed(error),
+            Err(StoreError::Conflict) => self.health.is_well(),
+            Err(error) => self.health.failed(error),
         }
         written.map_err(VaultError::from)
     }
@@ -487,8 +386,8 @@ impl Vault {
         self.unpark(key).await;
         let lock = self.backend.lock(key, lock_span(limit)).await;
         match &lock {
-            Ok(_) => self.is_well(),
-            Err(error) => self.failed(error),
+            Ok(_) => self.health.is_well(),
+            Err(error) => self.health.failed(error),
         }
         lock.map_err(VaultError::from)
     }
@@ -496,7 +395,7 @@ impl Vault {
     /// Gives a lock back. It would end by itself, so that a failure costs no more than time.
     pub(super) async fn give_back(&self, lock: Box<dyn Lock>) {
         if let Err(error) = lock.release().await {
-            self.failed(&error);
+            self.health.failed(&error);
         }
     }
 
@@ -515,21 +414,9 @@ impl Vault {
         }
     }
 
-    pub(super) fn count_uncertain(&self) {
-        self.counts.uncertain.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_recovered(&self) {
-        self.counts.recovered.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_lost(&self) {
-        self.counts.lost.fetch_add(1, Ordering::Relaxed);
-    }
-
     async fn read_store(&self, key: &Key) -> Result<(Option<Grant>, u64), VaultError> {
         // That it can be read says nothing of writing.
-        let read = self.backend.read(key).await.inspect_err(|error| self.failed(error))?;
+        let read = self.backend.read(key).await.inspect_err(|error| self.health.failed(error))?;
         match read {
             None => Ok((None, 0)),
             Some(stored) => {
@@ -572,7 +459,7 @@ impl Vault {
             self.known().iter().filter(|(_, known)| known.unsaved).map(|(key, _)| key.clone()).collect();
         for key in unsaved {
             // What is being presented is not for others any more; its outcome comes next.
-            let Some(_turn) = self.turn(&key) else { continue };
+            let Some(_turn) = self.presenting.turn(&key) else { continue };
             let Ok((stored, revision)) = self.read_store(&key).await else { continue };
             let newest = self.newest(&key, stored);
             let Some(grant) = newest.filter(|_| self.is_unsaved(&key)) else { continue };
@@ -589,10 +476,10 @@ impl Vault {
     async fn announce(&self) -> bool {
         let told = self.backend.announce().await;
         if let Err(error) = &told {
-            self.failed(error);
+            self.health.failed(error);
             self.untold.store(true, Ordering::Release);
         } else {
-            self.is_well();
+            self.health.is_well();
         }
         told.is_ok()
     }
@@ -607,7 +494,7 @@ impl Vault {
                     let _ = self.changed.sender.send(Change::Any);
                 }
             }
-            Err(error) => self.failed(&error),
+            Err(error) => self.health.failed(&error),
         }
     }
 
@@ -634,40 +521,12 @@ impl Vault {
         self.known().get(key).is_some_and(|known| known.unsaved)
     }
 
-    fn failed(&self, error: &StoreError) {
-        // What is wrong with one entry is its account's error, not the store's.
-        if error.remedy() == Remedy::Entry {
-            return;
-        }
-        let now = self.clock.now();
-        let mut health = self.health();
-        let text = chain(error);
-        let is_new = health.failure.as_deref() != Some(&*text);
-        if is_new || health.told.is_none_or(|told| now.since(told) >= REMINDER) {
-            warn!("the store is out of order; tokens serve on from memory: {text}");
-            health.told = Some(now);
-        }
-        health.failure = Some(text.into());
-    }
-
-    fn is_well(&self) {
-        let mut health = self.health();
-        if health.failure.take().is_some() {
-            health.told = None;
-            info!("the store works again");
-        }
-    }
-
     fn parked(&self) -> MutexGuard<'_, HashMap<Key, Box<dyn Lock>>> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn health(&self) -> MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
