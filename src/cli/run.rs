@@ -101,7 +101,7 @@ pub(super) fn account_line(record: &AccountRecord) -> String {
     let AccountRecord { credential, account, .. } = record;
     let mut text = format!("credential {credential}");
     if account != credential {
-        let _ = write!(text, ", client {account}");
+        let _ = write!(text, ", account {account}");
     }
     match (&record.last_error, record.expires_in_seconds) {
         (Some(error), _) => {
