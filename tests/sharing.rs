@@ -38,8 +38,8 @@ fn replica_at(store: &Arc<Faulty>, endpoint: &Arc<Script>, account: &str, clock:
 /// All of them fetch at the same time.
 async fn at_once(replicas: &[Arc<SharedSource>], wish: &Wish) -> Vec<Fetched> {
     let mut running = tokio::task::JoinSet::new();
-    for source in replicas.iter().cloned() {
-        let wish = wish.clone();
+    for source in replicas {
+        let (source, wish) = (Arc::clone(source), wish.clone());
         running.spawn(async move { source.fetch(wish).await.unwrap() });
     }
     running.join_all().await
