@@ -4,6 +4,8 @@
 
 mod conformance;
 mod server;
+#[cfg(feature = "demo")]
+mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -346,4 +348,32 @@ async fn nothing_that_can_be_shown_shows_the_password() {
     let lock = store.lock(&key("alice"), LONG).await.expect("lock").expect("free");
     let shown = format!("{store:?} {lock:?} {:?}", password());
     assert!(!shown.contains(PASSWORD), "{shown}");
+}
+
+#[cfg(feature = "demo")]
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn replicas_of_a_client_make_one_fetch() {
+    use support::running::{aura, aura_route, eventually, patiently, sidekey_on_store};
+    let (server, aura) = (Server::start(&[]).await, aura().await);
+    let key = "0123456789abcdef".repeat(4);
+    let store = format!(
+        "[store]\ntype = \"redis\"\nurl = \"redis://127.0.0.1:{}\"\npassword = {{ value = \"{PASSWORD}\" }}\n\
+         encryption_key = {{ value = \"{key}\" }}\n",
+        server.port
+    );
+    let text = format!("{}\n{store}", aura_route(&aura, ""));
+    let replicas =
+        [sidekey_on_store(&text).await, sidekey_on_store(&text).await, sidekey_on_store(&text).await];
+    for replica in &replicas {
+        eventually("a token", async || support::get(replica.addr, "/v1/instances", &[]).await.status == 200)
+            .await;
+    }
+    assert_eq!(aura.record().token_requests(), 1);
+    // It was kept there.
+    let names: Vec<String> = server.say(cmd("KEYS").arg("*")).await;
+    assert!(names.iter().any(|name| name.contains("token")), "{names:?}");
+    for replica in replicas {
+        patiently("the end", replica.stop()).await;
+    }
 }
