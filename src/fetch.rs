@@ -54,6 +54,9 @@ pub enum CallError {
     Timeout(Duration),
 }
 
+/// How long what has arrived may take to be read when the time is over.
+const LAST_LOOK: Duration = Duration::from_millis(250);
+
 /// Asked when the connection is there, immediately before a request goes out: may it still?
 pub type MayGo<'a> = &'a (dyn Fn() -> bool + Send + Sync);
 
@@ -121,7 +124,14 @@ async fn call_if(
     if !may_go() {
         return Err(CallError::Withheld);
     }
-    match tokio::time::timeout_at(deadline, exchange(stream, request)).await {
+    let exchange = exchange(stream, request);
+    tokio::pin!(exchange);
+    if let Ok(done) = tokio::time::timeout_at(deadline, &mut exchange).await {
+        return done;
+    }
+    // A process that was stopped finds its time over and its answer lying there. It may be a refresh token's successor:
+    // it is read before it is given up.
+    match tokio::time::timeout(LAST_LOOK, exchange).await {
         Ok(done) => done,
         Err(_) => Err(CallError::Timeout(limit)),
     }

@@ -135,6 +135,12 @@ pub trait Lock: fmt::Debug + Send + Sync {
     /// Asks the store whether it is still ours.
     fn is_held(&self) -> Pending<'_, bool>;
 
+    /// Was it taken from somebody whose time was over, and whose process is there still: stopped, say? False where that
+    /// cannot be told.
+    fn former_holder_lives(&self) -> bool {
+        false
+    }
+
     /// Gives it back.
     fn release(self: Box<Self>) -> Pending<'static, ()>;
 }

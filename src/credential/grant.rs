@@ -70,6 +70,9 @@ pub struct Intent {
     at: u64,
     /// Is it over, though nobody knows how it ended?
     over: bool,
+    /// Is whoever wrote it alive, but stuck past its time? What it brings, if it goes on, is worth waiting for.
+    #[serde(default)]
+    stuck: bool,
 }
 
 /// A secret within a record: kept as text, never shown.
@@ -128,6 +131,8 @@ const VERSION: u32 = 1;
 const WORTH_TAKING: f64 = 0.75;
 /// The same where there is no other.
 const BETTER_THAN_NONE: f64 = 0.95;
+/// How long somebody is waited for who was stopped while it presented a refresh token. Its successor may lie unread.
+const STUCK: Duration = Duration::from_secs(300);
 
 impl Grant {
     /// What a login yielded, following `earlier`.
@@ -190,13 +195,30 @@ impl Grant {
     /// Its refresh token is about to be presented.
     pub fn intending(&self, now: SystemTime) -> Self {
         let tries = self.intent.map_or(0, |intent| intent.tries) + 1;
-        Self { intent: Some(Intent { tries, at: unix_millis(now), over: false }), ..self.clone() }
+        Self {
+            intent: Some(Intent { tries, at: unix_millis(now), over: false, stuck: false }),
+            ..self.clone()
+        }
     }
 
     /// The presentation came to an end, and nobody knows to which.
     pub fn uncertain(&self) -> Self {
         let intent = self.intent.map(|intent| Intent { over: true, ..intent });
         Self { intent, ..self.clone() }
+    }
+
+    /// Whoever is about to present it is alive, but stuck. None: nobody is about to, or it is known already.
+    pub fn stuck(&self) -> Option<Self> {
+        let intent = self.intent.filter(|intent| !intent.over && !intent.stuck)?;
+        Some(Self { intent: Some(Intent { stuck: true, ..intent }), ..self.clone() })
+    }
+
+    /// Is this the same step of the same grant as `other`, whatever has been noted on it since?
+    pub fn is_same_attempt(&self, other: &Self) -> bool {
+        let step = |grant: &Self| {
+            (grant.era, grant.generation, grant.intent.map(|intent| (intent.tries, intent.at)))
+        };
+        step(self) == step(other)
     }
 
     /// Has its refresh token been presented without a known outcome?
@@ -257,7 +279,9 @@ pub fn step(
         Life::LoggedOut => return Step::LogIn(Why::LoggedOut),
     };
     if let Some(intent) = grant.intent.filter(|intent| !intent.over) {
-        // Whoever was about to present it has given up when its time limit is over, on whatever machine it is.
+        // Whoever was about to present it has given up when its time limit is over, on whatever machine it is, unless it
+        // is stopped.
+        let limit = if intent.stuck { STUCK.max(limit) } else { limit };
         let passed = Duration::from_millis(unix_millis(now).saturating_sub(intent.at));
         if intent.at <= unix_millis(now) && passed < limit {
             return Step::Wait(limit - passed);
@@ -387,6 +411,11 @@ mod tests {
             "a clock that went back does not wait for ever"
         );
         assert_eq!(word(Some(&intent.uncertain()), Some("a1"), 81), "refresh r1", "it is over");
+        let stuck = intent.stuck().unwrap();
+        assert_eq!(word(Some(&stuck), Some("a1"), 90), "wait 290", "whoever presents it lives");
+        assert_eq!(word(Some(&stuck), Some("a1"), 380), "refresh r1", "but not for ever");
+        assert!(stuck.stuck().is_none() && live().stuck().is_none() && intent.uncertain().stuck().is_none());
+        assert!(stuck.is_same_attempt(&intent) && !intent.is_same_attempt(&live()));
         let again = intent.uncertain().intending(at(91));
         assert_eq!(again.intent.unwrap().tries, 2);
         assert_eq!(word(Some(&again.ended()), Some("a1"), 92), "Lost");

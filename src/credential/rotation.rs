@@ -21,6 +21,8 @@ use crate::config::Encoding;
 use crate::oauth::{OAuthClient, OAuthError, Sent};
 use crate::store::{Key, Lock};
 
+/// How often to look, at least, while somebody else is waited for.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// How often a token is presented again in one fetch because somebody else presented it at the same time.
 const CONCURRENT_TRIES: u32 = 3;
 /// How long to wait before that.
@@ -104,7 +106,8 @@ impl GrantSource {
     fn without_presenting(&self, step: Step) -> Result<Fetched, FetchError> {
         match step {
             Step::Take(access) => self.fetched(&access),
-            Step::Wait(left) => Err(FetchError::Uncertain { retry_in: left, source: None }),
+            // Whoever is waited for may come back at any time.
+            Step::Wait(left) => Err(FetchError::Uncertain { retry_in: left.min(LOOK_AGAIN), source: None }),
             Step::LogIn(why) => Err(self.login_required(why)),
             Step::Refresh(_) => Err(FetchError::Cut),
         }
@@ -125,6 +128,19 @@ impl GrantSource {
         let Some(_presentation) = self.vault.presents(&self.key).await else { return Err(FetchError::Cut) };
         // Somebody may have refreshed before the lock was ours.
         let view = self.vault.view(&self.key, wish.unlike.is_some()).await?;
+        if let (Some(lock), Some(grant), Some(revision)) = (lock, &view.grant, view.revision)
+            && lock.former_holder_lives()
+            && let Some(stuck) = grant.stuck()
+        {
+            // It was stopped in the middle, and its answer may be waiting for it: to present the token a second time now
+            // would cost what it can still bring.
+            warn!(
+                credential = %self.key.credential, account = %self.key.account,
+                "another instance is stuck in the middle of a refresh; it is waited for"
+            );
+            self.vault.write(&self.key, &stuck, revision).await?;
+            return Err(FetchError::Uncertain { retry_in: Duration::ZERO, source: None });
+        }
         let (before, token) = match (self.step(&view, wish), &view.grant) {
             (Step::Refresh(token), Some(grant)) => (grant.clone(), token),
             // With the lock in hand, an intent that is not over is that of somebody who is gone.
@@ -149,7 +165,7 @@ impl GrantSource {
             && !self.surely_holds(lock).await
         {
             // Somebody else may have the lock by now and this very intent as a riddle before them: leave it to them.
-            self.take_back(&before, revision).await;
+            self.take_back(&before, &intent, revision).await;
             return Err(VaultError::LockLost.into());
         }
         let asked = self.clock.wall();
@@ -200,11 +216,11 @@ impl GrantSource {
         let (credential, account) = (&self.key.credential, &self.key.account);
         match error.sent() {
             Sent::Not | Sent::Refused => {
-                self.take_back(before, revision).await;
+                self.take_back(before, intent, revision).await;
                 Err(error.into())
             }
             Sent::Concurrent => {
-                self.take_back(before, revision).await;
+                self.take_back(before, intent, revision).await;
                 debug!(%credential, %account, "somebody else refreshes at the same time");
                 Ok(Presented::Again(error))
             }
@@ -238,9 +254,18 @@ impl GrantSource {
     }
 
     /// The token was not used up: what the store says of an attempt is taken back.
-    async fn take_back(&self, before: &Grant, revision: Option<u64>) {
-        if let Some(revision) = revision {
-            // Somebody else's word, or a store that fails: the intent stays, and costs a careful try.
+    async fn take_back(&self, before: &Grant, intent: &Grant, revision: Option<u64>) {
+        let Some(revision) = revision else { return };
+        // Where the store fails, the intent stays, and costs a careful try.
+        match self.vault.write(&self.key, before, revision).await {
+            Err(error) if error.is_conflict() => {}
+            _ => return,
+        }
+        // Somebody may have noted on it that this process was stuck; anything else is somebody else's word.
+        if let Ok(View { grant: Some(now), revision: Some(revision), .. }) =
+            self.vault.view(&self.key, false).await
+            && now.is_same_attempt(intent)
+        {
             let _ = self.vault.write(&self.key, before, revision).await;
         }
     }

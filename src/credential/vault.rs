@@ -337,9 +337,16 @@ impl Vault {
     /// in force, which is somebody else's if that is newer.
     pub(super) async fn settle(&self, key: &Key, grant: Grant, revision: Option<u64>) -> Grant {
         let Some(mut revision) = revision else { return self.keep(key, grant) };
+        let mut is_waited_for = false;
         loop {
             match self.write(key, &grant, revision).await {
-                Ok(_) => return grant,
+                Ok(_) => {
+                    if is_waited_for {
+                        // Others have been in between, and wait for this.
+                        self.announce().await;
+                    }
+                    return grant;
+                }
                 Err(error) if error.is_conflict() => {}
                 Err(_) => break,
             }
@@ -347,7 +354,7 @@ impl Vault {
                 Ok((Some(stored), _)) if !grant.is_newer_than(&stored) => {
                     return self.learn(key, &stored, false);
                 }
-                Ok((_, now)) => revision = now,
+                Ok((_, now)) => (revision, is_waited_for) = (now, true),
                 Err(_) => break,
             }
         }

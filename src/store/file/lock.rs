@@ -68,6 +68,7 @@ impl Locks {
         })?;
         tracing::debug!(lock = %path.display(), "took over a lock whose time was over");
         lock.path = path;
+        lock.taken_over = true;
         Ok(Some(lock))
     }
 
@@ -89,7 +90,7 @@ impl Locks {
             path: path.clone(),
             source,
         })?;
-        Ok(FileLock { file, path, holder, ends, clock: self.clock.clone() })
+        Ok(FileLock { file, path, holder, ends, clock: self.clock.clone(), taken_over: false })
     }
 
     /// Is the time over of whoever holds the file?
@@ -136,9 +137,15 @@ pub(super) struct FileLock {
     holder: String,
     ends: Moment,
     clock: Clock,
+    taken_over: bool,
 }
 
 impl Lock for FileLock {
+    /// Its `flock` was there: the kernel would have ended it with the process.
+    fn former_holder_lives(&self) -> bool {
+        self.taken_over
+    }
+
     fn left(&self) -> Duration {
         self.ends.since(self.clock.now())
     }
