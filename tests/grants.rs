@@ -57,7 +57,14 @@ impl Bench {
     async fn refreshed(&self, running: &Running, account: Option<&str>, times: u64) {
         let goal = self.lab.server.refreshes() + times;
         eventually("refreshes", async || {
-            assert_eq!(ask(running.addr, account).await.status, 200);
+            let reply = ask(running.addr, account).await;
+            assert_eq!(
+                reply.status,
+                200,
+                "{reply:?} {:?} {:?}",
+                self.vault.record(),
+                running.pool().records()
+            );
             self.lab.server.refreshes() >= goal
         })
         .await;

@@ -269,6 +269,14 @@ impl Vault {
     /// a while. For the end of the process: one that is cut off leaves a riddle that may cost the grant.
     pub async fn close(&self) {
         self.presenting.close().await;
+        self.save_last().await;
+        let parked = std::mem::take(&mut *self.parked());
+        for lock in parked.into_values() {
+            self.give_back(lock).await;
+        }
+    }
+
+    async fn save_last(&self) {
         let deadline = self.clock.now() + LAST_TRIES;
         loop {
             self.save_unsaved().await;
@@ -341,6 +349,7 @@ impl Vault {
         loop {
             match self.write(key, &grant, revision).await {
                 Ok(_) => {
+                    self.unpark(key).await;
                     if is_waited_for {
                         // Others have been in between, and wait for this.
                         self.announce().await;
