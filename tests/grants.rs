@@ -32,7 +32,8 @@ struct Bench {
 impl Bench {
     async fn start(lifetime: Duration, credential: &str) -> Self {
         let lab = Lab::start(lifetime).await;
-        let text = lab.text("", &format!("fetch_timeout = \"1s\"\nlease_timeout = \"500ms\"\n{credential}"), "");
+        let text =
+            lab.text("", &format!("fetch_timeout = \"1s\"\nlease_timeout = \"500ms\"\n{credential}"), "");
         let store = Faulty::new();
         let vault = Vault::new(Arc::clone(&store) as _, Clock::system());
         Self { lab, text, store, vault }
