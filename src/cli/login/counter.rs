@@ -9,6 +9,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use url::Url;
 
 use super::super::instance::{send, shown_token};
 use super::super::{ConfigArg, Failure};
@@ -18,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Environment, LoadOptions, Source, StoreKind};
 use crate::credential::{Vault, logins_of};
 use crate::fetch::Answer;
+use crate::guard::is_loopback;
 use crate::login::{Begun, Desk, LoginError, Logout, Outcome, Return};
 use crate::secret::Secret;
 use crate::telemetry::chain;
@@ -95,10 +97,13 @@ impl Counter {
         let path = target("/connect/", credential, "", &[("account", account), ("paste", paste)]);
         let told: Value = self.ask(Method::POST, &path, None).await?;
         let text = |name: &str| told[name].as_str();
-        let link = text("link").or(text("authorization_url"));
+        let link = match way {
+            Return::Redirect => text("link").and_then(one_time_link),
+            Return::Paste => text("authorization_url").and_then(web_address),
+        };
         match (text("login"), link, told["expires_in"].as_u64()) {
             (Some(id), Some(link), Some(seconds)) => {
-                Ok(Begun { id: id.into(), link: Secret::new(link), expires_in: Duration::from_secs(seconds) })
+                Ok(Begun { id: id.into(), link, expires_in: Duration::from_secs(seconds) })
             }
             _ => Err(not_sidekey()),
         }
@@ -187,7 +192,7 @@ impl Counter {
             |error| Failure::Running(format!("the instance on {address} does not answer: {}", chain(&error)));
         let answer = send(*address, request, PATIENCE).await.map_err(gone)?;
         if answer.status.is_success() {
-            return serde_json::from_slice(&answer.body).map_err(|_| not_sidekey());
+            return serde_json::from_value(read(&answer)).map_err(|_| not_sidekey());
         }
         Err(Failure::Running(said(&answer)))
     }
@@ -208,9 +213,40 @@ fn target(before: &str, credential: &str, after: &str, query: &[(&str, &str)]) -
     format!("{before}{credential}{after}?{query}")
 }
 
+/// A one-time link, if it is nothing else: a browser is started with it, and whoever listens on the port may have
+/// written an option of the browser's or another program's scheme.
+fn one_time_link(text: &str) -> Option<Secret> {
+    let url = Url::parse(text).ok()?;
+    let is_here = url.host_str().is_some_and(|host| is_loopback(host.trim_matches(['[', ']'])));
+    let is_bare = url.username().is_empty() && url.password().is_none();
+    let is_link = url.scheme() == "http" && is_here && is_bare && url.path().starts_with("/connect/");
+    is_link.then(|| Secret::new(url.as_str()))
+}
+
+/// An address that a person may be told to go to.
+fn web_address(text: &str) -> Option<Secret> {
+    let is_web = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+    (is_web && !text.chars().any(|c| c.is_control() || c.is_whitespace())).then(|| Secret::new(text))
+}
+
+/// The JSON of an answer, without what a terminal would obey; null where it is none.
+fn read(answer: &Answer) -> Value {
+    fn tame(value: &mut Value) {
+        match value {
+            Value::String(text) => *text = text.replace(char::is_control, " "),
+            Value::Array(values) => values.iter_mut().for_each(tame),
+            Value::Object(members) => members.values_mut().for_each(tame),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    let mut told = serde_json::from_slice(&answer.body).unwrap_or_default();
+    tame(&mut told);
+    told
+}
+
 /// What the instance said of an error, for a person.
 fn said(answer: &Answer) -> String {
-    let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let told = read(answer);
     match told["message"].as_str() {
         Some(message) => format!("the running instance refuses: {message}"),
         None => format!("the running instance answers {}; is it of this version?", answer.status),
@@ -225,4 +261,51 @@ fn not_sidekey() -> Failure {
     Failure::Running(
         "what the running instance answers makes no sense; is it a sidekey of this version?".to_owned(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    #[test]
+    fn a_browser_is_started_with_a_one_time_link_and_nothing_else() {
+        let links = [
+            "http://127.0.0.1:7601/connect/neon?ticket=t",
+            "http://localhost:3000/connect/route.neon?ticket=t",
+            "http://[::1]:3000/connect/neon?ticket=t",
+        ];
+        for text in links {
+            assert_eq!(one_time_link(text).as_ref().map(Secret::expose), Some(text));
+        }
+        let others = [
+            "",
+            "--gpu-launcher=/tmp/x",
+            "-P http://localhost:3000/connect/neon",
+            "file:///tmp/x.desktop",
+            "vscode://x/connect/neon",
+            "https://evil.example/connect/neon?ticket=t",
+            "http://evil.example/connect/neon?ticket=t",
+            "http://localhost@evil.example/connect/neon",
+            "http://localhost:3000/elsewhere",
+            "http://localhost:3000/connect/../elsewhere",
+        ];
+        for text in others {
+            assert!(one_time_link(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_an_instance_says_cannot_move_the_cursor() {
+        assert!(web_address("https://auth.example/auth?state=s").is_some());
+        for text in ["https://auth.example/\u{1b}[2J", "https://auth.example/\nx", "javascript:1", "--x", ""]
+        {
+            assert!(web_address(text).is_none(), "{text:?}");
+        }
+        let body = Bytes::from_static(br#"{"message":"a\u001b[2Jb","error":"\u009bc"}"#);
+        let answer = Answer { status: StatusCode::BAD_GATEWAY, headers: HeaderMap::new(), body };
+        assert!(said(&answer).contains("a [2Jb"), "{}", said(&answer));
+        assert_eq!(read(&answer)["error"], " c");
+    }
 }

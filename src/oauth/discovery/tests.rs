@@ -80,7 +80,7 @@ fn good_metadata_is_taken_as_it_stands() {
 
 #[test]
 fn each_bad_metadata_has_an_error_of_its_own() {
-    let cases: [(u16, String, &str, bool); 22] = [
+    let cases: [(u16, String, &str, bool); 24] = [
         (200, "<html>".into(), "it is not JSON", true),
         (200, "[]".into(), "of the wrong type", true),
         (200, "{}".into(), "names no issuer", true),
@@ -110,6 +110,18 @@ fn each_bad_metadata_has_an_error_of_its_own() {
             200,
             with("revocation_endpoint", json!("http://auth.example/r")).to_string(),
             "revocation_endpoint is http://",
+            true,
+        ),
+        (
+            200,
+            with("token_endpoint", json!("http://127.0.0.1:7600/aura/v1/instances")).to_string(),
+            "token_endpoint is http://, though the issuer is https://",
+            true,
+        ),
+        (
+            200,
+            with("revocation_endpoint", json!("http://localhost:7601/quitquitquit")).to_string(),
+            "revocation_endpoint is http://, though the issuer is https://",
             true,
         ),
         (200, with("token_endpoint", json!("/token")).to_string(), "not an absolute URL", true),
