@@ -18,6 +18,7 @@ pub mod sharing;
 pub mod source;
 pub mod vault;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -240,6 +241,15 @@ impl LoginCredential {
             account: account.into(),
             issuer: self.config.issuer().into(),
         }
+    }
+}
+
+/// The text as one word of a shell's command line, for people who copy it.
+pub fn shell_word(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@%_+=:,./-".contains(&byte);
+    match !text.is_empty() && text.bytes().all(is_plain) {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(format!("'{}'", text.replace('\'', r"'\''"))),
     }
 }
 

@@ -12,13 +12,13 @@ pub mod face;
 mod handout;
 pub mod pages;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::credential::LoginCredential;
+pub use crate::credential::shell_word;
 use crate::credential::vault::VaultError;
 use crate::oauth::OAuthError;
 
@@ -107,15 +107,6 @@ impl LoginError {
 pub fn account_name(name: &str) -> Result<Arc<str>, LoginError> {
     let fits = (1..=128).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
     if fits { Ok(name.into()) } else { Err(LoginError::AccountName) }
-}
-
-/// The text as one word of a shell's command line, for people who copy it.
-pub fn shell_word(text: &str) -> Cow<'_, str> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@%_+=:,./-".contains(&byte);
-    match !text.is_empty() && text.bytes().all(is_plain) {
-        true => Cow::Borrowed(text),
-        false => Cow::Owned(format!("'{}'", text.replace('\'', r"'\''"))),
-    }
 }
 
 /// The credential of this name.

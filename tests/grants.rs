@@ -122,6 +122,9 @@ async fn callers_choose_among_accounts_and_get_no_other() {
     };
     let asked = bench.lab.neon.record().api_requests();
     assert_eq!(code(&[("Sidekey-Account", "carol")]).await, (503, "login_required".to_owned()));
+    // What an account is called must not run when somebody copies the command.
+    let nasty = support::get(running.addr, "/projects", &[("Sidekey-Account", "x;id${IFS}|sh")]).await;
+    assert!(nasty.text().contains("--account 'x;id${IFS}|sh'"), "{}", nasty.text());
     assert_eq!(code(&[]).await, (400, "bad_request".to_owned()), "nobody is nobody's account");
     let two = [("Sidekey-Account", "alice"), ("Sidekey-Account", "bob")];
     assert_eq!(code(&two).await, (400, "bad_request".to_owned()));

@@ -77,7 +77,10 @@ pub enum FetchError {
     #[error(transparent)]
     Vault(#[from] VaultError),
     /// Nothing but a login helps.
-    #[error("a login is needed: {why}; run: sidekey login {credential} --account {account}")]
+    #[error(
+        "a login is needed: {why}; run: sidekey login {credential} --account {}",
+        super::shell_word(account)
+    )]
     LoginRequired {
         /// The credential.
         credential: Arc<str>,

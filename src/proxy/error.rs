@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::credential::LeaseError;
+use crate::credential::{LeaseError, shell_word};
 use crate::dial::DialError;
 use crate::guard::Refused;
 
@@ -111,7 +111,8 @@ impl ProxyError {
                 proxy_error: "proxy_internal_error",
                 text: Cow::Owned(format!(
                     "Nobody has logged in to this account, or the login is over. Run: sidekey login {credential} \
-                     --account {account}"
+                     --account {}",
+                    shell_word(account)
                 )),
             },
             Self::Lease(LeaseError::NoSuchAccount { .. }) => of(

@@ -33,6 +33,8 @@ def arrives(name, instance, account=ACCOUNT):
 
 
 def login_required(name, instance, account=ACCOUNT):
+    # A logout is noticed within a moment, not in the same one.
+    lab.until(lambda: instance.ask(account)[1] == "login_required", seconds=2)
     found = instance.ask(account)
     check(f"{name}: 503 login_required", found == (503, "login_required", None), found)
 
