@@ -14,12 +14,12 @@ use crate::clock::Clock;
 use crate::config::{Config, Server as ServerConfig};
 use crate::credential::{Claim, TokenPool, Vault, pool_of};
 use crate::proxy::exchange::CallerLimits;
-use crate::proxy::{Rules, Shared};
+use crate::proxy::{Rules, Shared, UpstreamTls};
 use crate::secret::SecretError;
 use crate::secret::reader::SecretReader;
 use crate::server::{self, BindError, Server, ServerSettings};
 use crate::store::{self, StoreError};
-use crate::tls::{Connector, TlsError, TlsFactory};
+use crate::tls::{TlsError, TlsFactory};
 
 pub use self::control::Control;
 
@@ -146,17 +146,22 @@ pub async fn vault_of(config: &Config, clock: &Clock) -> Result<Arc<Vault>, Star
     Ok(Vault::new(backend, clock.clone()))
 }
 
-/// A connector for each route's upstream; none for clear text.
-pub fn upstream_tls(config: &Config, tls: &TlsFactory) -> Result<Vec<Option<Connector>>, TlsError> {
-    let connector =
-        |route: &crate::config::Route| route.upstream.tls.then(|| tls.connector(&route.tls)).transpose();
-    config.routes.iter().map(connector).collect()
+/// TLS towards each route's upstream; none for clear text.
+pub fn upstream_tls(config: &Config, tls: &TlsFactory) -> Result<Vec<Option<UpstreamTls>>, TlsError> {
+    let of_route = |route: &crate::config::Route| {
+        if !route.upstream.tls {
+            return Ok(None);
+        }
+        tls.connector(&route.tls).map(|connector| Some(UpstreamTls::new(connector, route.http)))
+    };
+    config.routes.iter().map(of_route).collect()
 }
 
 fn settings(server: &ServerConfig) -> ServerSettings {
     ServerSettings {
         workers: server.workers,
-        limits: CallerLimits { header: server.header_timeout, idle: server.idle_timeout },
+        times: CallerLimits { header: server.header_timeout, idle: server.idle_timeout },
+        limits: server.limits,
         drain_timeout: server.drain_timeout,
     }
 }

@@ -15,14 +15,17 @@ mod rules;
 pub mod transactions;
 mod upstream;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::ACCEPT_ENCODING;
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use self::exchange::Exchange;
+use self::exchange::{Exchange, Place};
+use self::headers::Changes;
 use self::outgoing::Outgoing;
 use self::report::Reporter;
 use self::request_body::RequestBody;
@@ -32,11 +35,11 @@ use crate::clock::ticker::Ticker;
 use crate::config::{ListenId, Route};
 use crate::credential::{Claim, Lease, TokenPool};
 use crate::oauth::answer::retry_after;
-use crate::tls::Connector;
 
 pub use self::error::ProxyError;
 pub use self::response_body::ResponseBody;
 pub use self::rules::{Plan, Rules};
+pub use self::upstream::{Tunnel, UpstreamTls};
 
 /// What all workers share: immutable, but for the tokens in the pool.
 #[derive(Debug)]
@@ -48,11 +51,27 @@ pub struct Shared {
     /// Each route's claim on them, where its callers name no account; none: it carries none.
     pub claims: Vec<Option<Claim>>,
     /// TLS towards each route's upstream; none for clear text.
-    pub tls: Vec<Option<Connector>>,
+    pub tls: Vec<Option<UpstreamTls>>,
     /// Which lease each open transaction belongs to.
     pub transactions: Arc<Transactions>,
     /// Tells when an upstream's `Retry-After` is a date.
     pub clock: crate::clock::Clock,
+}
+
+/// Which part of what is bounded for all workers is one worker's own, so that nothing need be shared to keep the bound.
+#[derive(Debug, Clone, Copy)]
+pub struct Share {
+    /// The worker's number, from 0.
+    pub number: usize,
+    /// How many workers there are.
+    pub workers: usize,
+}
+
+impl Share {
+    /// This worker's part of `total`: all parts together are `total`, if it is at least the number of workers.
+    pub fn of(self, total: usize) -> usize {
+        (total / self.workers + usize::from(self.number < total % self.workers)).max(1)
+    }
 }
 
 /// One worker's proxy.
@@ -61,13 +80,23 @@ pub struct Proxy {
     shared: Arc<Shared>,
     upstreams: Rc<Upstreams>,
     reporter: Reporter,
+    /// Requests that are served now.
+    running: Rc<Cell<usize>>,
+    /// The most that may be.
+    max_running: usize,
 }
 
 impl Proxy {
-    /// A worker's own proxy, with no upstream connections yet.
-    pub fn new(shared: Arc<Shared>, ticker: &Rc<Ticker>) -> Self {
-        let upstreams = Upstreams::new(shared.rules.routes().len(), ticker);
-        Self { shared, upstreams, reporter: Reporter::new(Rc::clone(ticker)) }
+    /// A worker's own proxy, with no upstream connections yet, for so many requests at once.
+    pub fn new(shared: Arc<Shared>, ticker: &Rc<Ticker>, share: Share, requests: usize) -> Self {
+        let upstreams = Upstreams::new(shared.rules.routes(), ticker, share);
+        let reporter = Reporter::new(Rc::clone(ticker));
+        Self { shared, upstreams, reporter, running: Rc::default(), max_running: requests }
+    }
+
+    /// Does any route that can be reached at a listener keep the case of header names?
+    pub fn keeps_header_case(&self, listener: ListenId) -> bool {
+        self.shared.rules.keeps_header_case(listener)
     }
 
     /// Closes upstream connections that have been idle for long; for the worker's tick.
@@ -87,8 +116,18 @@ impl Proxy {
         listener: ListenId,
         exchange: &Rc<Exchange>,
     ) -> Response<ResponseBody> {
-        exchange.begins();
-        let (head, body) = request.into_parts();
+        let place = Place::among(&self.running, self.max_running);
+        let is_too_much = place.is_none();
+        exchange.begins(place);
+        let (mut head, body) = request.into_parts();
+        if head.version == Version::HTTP_2 {
+            headers::of_http2(&mut head);
+        }
+        if is_too_much {
+            let error = ProxyError::Overloaded("more requests at once than `max_requests`");
+            self.reporter.report(&error, None);
+            return answer::of(error, self.shared.rules.provider_of(listener, &head), exchange);
+        }
         let plan = match self.shared.rules.plan(listener, &head) {
             Ok(plan) => plan,
             Err((error, provider)) => {
@@ -116,7 +155,8 @@ impl Proxy {
         if let Some(name) = self.shared.rules.account_header(index) {
             head.headers.remove(name);
         }
-        headers::to_upstream(&mut head.headers, route.provider, &route.upstream);
+        let changes = Changes::of(&head);
+        headers::to_upstream(&mut head.headers, route.provider, &route.upstream, changes);
         let (method, path) = (head.method.clone(), target.clone());
         let step = transactions::step(route, &method, path.path());
         if let Step::Begins(_) = step {
@@ -140,10 +180,28 @@ impl Proxy {
         }
         let opening = self.note_transaction(index, step, answer.status(), lease);
         let (mut head, body) = answer.into_parts();
+        if !route.preserve_header_case {}
         // Ours, not the upstream's (RFC 9112 §2.3); the server adapts it to the caller's.
         head.version = Version::HTTP_11;
         headers::to_caller(&mut head.headers, route.provider);
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return self.switch(head, body, exchange).await;
+        }
         Ok(Response::from_parts(head, ResponseBody::upstream(body, opening, exchange)))
+    }
+
+    /// The answer after which a caller's connection is one end of a WebSocket.
+    async fn switch(
+        &self,
+        mut head: http::response::Parts,
+        body: UpstreamBody,
+        exchange: &Rc<Exchange>,
+    ) -> Result<Response<ResponseBody>, ProxyError> {
+        let tunnel = body.into_tunnel().await.ok_or(ProxyError::Switched)?;
+        exchange.becomes(tunnel);
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        Ok(Response::from_parts(head, ResponseBody::own(Bytes::new(), exchange)))
     }
 
     /// The lease for a request: that of its transaction, else one of the pool's.
@@ -201,13 +259,15 @@ impl Proxy {
         lease: Option<&Lease>,
         exchange: &Rc<Exchange>,
     ) -> Result<Response<UpstreamBody>, ProxyError> {
-        let tls = self.shared.tls[index].as_ref().map(|connector| &connector.0);
-        let (unsent, error) = match self.upstreams.send(index, route, tls, request, exchange, false).await {
-            Ok(answer) => return Ok(answer),
-            Err(SendError::Failed(error)) => return Err(error),
-            Err(SendError::Stale { unsent, error }) => (unsent, error),
-        };
-        let Some(request) = unsent.map(|request| *request).or_else(|| outgoing.again_if_safe(lease)) else {
+        let tls = self.shared.tls[index].as_ref();
+        let (unsent, unprocessed, error) =
+            match self.upstreams.send(index, route, tls, request, exchange, false).await {
+                Ok(answer) => return Ok(answer),
+                Err(SendError::Failed(error)) => return Err(error),
+                Err(SendError::Stale { unsent, unprocessed, error }) => (unsent, unprocessed, error),
+            };
+        let unsent = unsent.map(|request| *request);
+        let Some(request) = unsent.or_else(|| outgoing.again_if_safe(lease, unprocessed)) else {
             return Err(error);
         };
         self.upstreams.send(index, route, tls, request, exchange, true).await.map_err(SendError::into_error)
@@ -242,7 +302,7 @@ impl Proxy {
     }
 
     fn believe(&self, lease: &Lease, status: StatusCode, headers: &HeaderMap, replayed: bool) {
-        if status.is_success() || status.is_redirection() {
+        if status.is_success() || status.is_redirection() || status == StatusCode::SWITCHING_PROTOCOLS {
             self.shared.pool.accept(lease, replayed);
         } else if status == StatusCode::TOO_MANY_REQUESTS
             && let Some(span) = retry_after(headers, self.shared.clock.wall())

@@ -1,7 +1,11 @@
 //! The data plane's shell: listeners, one acceptor, and N workers that each serve their own connections.
 
 mod connection;
+mod http2;
 mod listen;
+mod opening;
+mod shed;
+mod stream;
 mod worker;
 
 use std::os::unix::net::UnixStream;
@@ -17,9 +21,9 @@ use tracing::warn;
 
 use self::listen::Accepted;
 use self::worker::Worker;
-use crate::config::ListenId;
-use crate::proxy::Shared;
+use crate::config::{Limits, ListenId};
 use crate::proxy::exchange::CallerLimits;
+use crate::proxy::{Share, Shared};
 
 pub use self::listen::{BindError, Bound, bind};
 
@@ -32,7 +36,9 @@ pub struct ServerSettings {
     /// Threads of the data plane.
     pub workers: usize,
     /// Time limits for callers.
-    pub limits: CallerLimits,
+    pub times: CallerLimits,
+    /// How much callers may take at once.
+    pub limits: Limits,
     /// How long running exchanges may take to finish once the server stops.
     pub drain_timeout: Duration,
 }
@@ -59,13 +65,15 @@ impl Server {
             let (gate, arrivals) = mpsc::unbounded_channel();
             let load = Arc::new(AtomicUsize::new(0));
             gates.push(Gate { gate, load: Arc::clone(&load) });
-            let worker = Worker { shared: Arc::clone(shared), arrivals, load, settings };
+            let share = Share { number, workers: settings.workers.max(1) };
+            let worker = Worker { shared: Arc::clone(shared), arrivals, load, settings, share };
             let (stands, stood) = std::sync::mpsc::channel();
             server.spawn(format!("worker-{number}"), move || worker.run(&stands))?;
             // A worker that cannot start would be handed connections all the same.
             stood.recv().map_err(|_| std::io::Error::other("a worker has no event queue"))?;
         }
-        server.spawn("acceptor".to_owned(), move || accept_all(&bound, &gates, &stopped))?;
+        let limit = settings.limits.connections.unwrap_or(usize::MAX);
+        server.spawn("acceptor".to_owned(), move || accept_all(&bound, &Gates { gates, limit }, &stopped))?;
         Ok(server)
     }
 
@@ -109,11 +117,27 @@ struct Gate {
     load: Arc<AtomicUsize>,
 }
 
+/// The ways to all workers.
+struct Gates {
+    gates: Vec<Gate>,
+    /// Connections that all of them may serve.
+    limit: usize,
+}
+
+impl Gates {
+    /// The worker that has the fewest connections; none if there are as many as there may be.
+    fn idlest(&self) -> Option<&Gate> {
+        let loads = || self.gates.iter().map(|gate| gate.load.load(Ordering::Relaxed));
+        let gate = self.gates.iter().zip(loads()).min_by_key(|(_, load)| *load).map(|(gate, _)| gate);
+        gate.filter(|_| loads().sum::<usize>() < self.limit)
+    }
+}
+
 /// The acceptor: hands each connection to the worker that has the fewest. Ends when the other end of `stopped` is
 /// closed; the workers' gates close with it.
 ///
 /// It blocks on the listeners themselves: a runtime would register each connection twice.
-fn accept_all(bound: &[Bound], gates: &[Gate], stopped: &UnixStream) -> std::io::Result<()> {
+fn accept_all(bound: &[Bound], gates: &Gates, stopped: &UnixStream) -> std::io::Result<()> {
     loop {
         let mut ready: Vec<_> = bound.iter().map(|one| PollFd::new(&one.listening, PollFlags::IN)).collect();
         ready.push(PollFd::new(stopped, PollFlags::IN));
@@ -137,15 +161,17 @@ fn accept_all(bound: &[Bound], gates: &[Gate], stopped: &UnixStream) -> std::io:
 }
 
 /// Accepts what has arrived at one listener.
-fn accept_ready(bound: &Bound, listener: ListenId, gates: &[Gate]) -> std::io::Result<()> {
+fn accept_ready(bound: &Bound, listener: ListenId, gates: &Gates) -> std::io::Result<()> {
     loop {
         match bound.listening.accept() {
             Ok(stream) => {
-                let idlest = gates.iter().min_by_key(|gate| gate.load.load(Ordering::Relaxed));
-                if let Some(Gate { gate, load }) = idlest {
-                    load.fetch_add(1, Ordering::Relaxed);
-                    // A worker that is gone has said why; the connection closes.
-                    let _ = gate.send(Accepted { stream, listener });
+                match gates.idlest() {
+                    Some(Gate { gate, load }) => {
+                        load.fetch_add(1, Ordering::Relaxed);
+                        // A worker that is gone has said why; the connection closes.
+                        let _ = gate.send(Accepted { stream, listener });
+                    }
+                    None => shed::turn_away(stream),
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),

@@ -11,6 +11,11 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::TlsSettings;
 
+/// HTTP/1.1 in ALPN (RFC 7301 §6).
+pub const HTTP_1: &[u8] = b"http/1.1";
+/// HTTP/2 in ALPN (RFC 9113 §3.2).
+pub const HTTP_2: &[u8] = b"h2";
+
 /// Why a TLS setting cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -55,7 +60,7 @@ pub struct TlsFactory {
 
 impl TlsFactory {
     /// A connector that verifies against the system's roots and those in `settings`, and shows our certificate
-    /// where there is one.
+    /// where there is one. Offers HTTP/1.1 alone.
     pub fn connector(&self, settings: &TlsSettings) -> Result<Connector, TlsError> {
         let mut roots = Arc::clone(self.system.get_or_init(|| Arc::new(system_roots())));
         for path in &settings.ca {
@@ -81,7 +86,7 @@ impl TlsFactory {
                 })?
             }
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP_1.to_vec()];
         Ok(Connector(TlsConnector::from(Arc::new(config))))
     }
 }
@@ -89,6 +94,15 @@ impl TlsFactory {
 /// A TLS connector that can be shown: what it trusts is no secret, but rustls does not say it.
 #[derive(Clone)]
 pub struct Connector(pub TlsConnector);
+
+impl Connector {
+    /// The same, but offering these protocols by ALPN, the first one first.
+    pub fn offering(&self, protocols: &[&[u8]]) -> Self {
+        let mut config = ClientConfig::clone(self.0.config());
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Self(TlsConnector::from(Arc::new(config)))
+    }
+}
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -49,8 +49,8 @@ async fn connect(config: &Config) -> Result<(), Failure> {
     }
     vault.close().await;
     keeper.abort();
-    for (route, connector) in config.routes.iter().zip(upstream_tls(config, &tls)?) {
-        let connector = connector.as_ref().map(|connector| &connector.0);
+    for (route, connectors) in config.routes.iter().zip(upstream_tls(config, &tls)?) {
+        let connector = connectors.as_ref().map(|connectors| &connectors.any.0);
         let url = upstream_url(route);
         match dial(&route.upstream, connector, route.connect_timeout).await {
             Ok(_) => say(format_args!("route {}: {url} accepts connections", route.name)),

@@ -9,7 +9,8 @@ use super::{ConfigArg, Failure, load, say};
 use crate::app::description::{kind, upstream_url};
 use crate::config::{Bind, Config, CredentialKind, Environment, ListenId, LoadOptions};
 use crate::credential::DEFAULT_ACCOUNT;
-use crate::proxy::{Plan, Rules, headers};
+use crate::proxy::headers::{self, Changes};
+use crate::proxy::{Plan, Rules};
 
 /// A request to explain.
 #[derive(Debug, clap::Args)]
@@ -68,7 +69,8 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     if let Some(name) = rules.account_header(index) {
         head.headers.remove(name);
     }
-    headers::to_upstream(&mut head.headers, route.provider, &route.upstream);
+    let changes = Changes::of(&head);
+    headers::to_upstream(&mut head.headers, route.provider, &route.upstream, changes);
     match route.credential.map(|id| &config.credentials[id]) {
         None => say("credential  none"),
         Some(credential) => {

@@ -20,7 +20,7 @@ use self::listener::Listeners;
 use super::context::Context;
 use super::diagnostic::At;
 use super::document::{Node, Table, Value};
-use super::{Config, Server, TlsSettings};
+use super::{Config, Limits, Server, TlsSettings};
 
 /// Converts the whole file; none if anything was wrong.
 pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Option<Config> {
@@ -76,6 +76,7 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
         hosts,
         header_timeout: duration("header_timeout", Duration::from_secs(10)),
         idle_timeout: duration("idle_timeout", Duration::from_secs(300)),
+        limits: limits(server),
         drain_delay: duration("drain_delay", Duration::ZERO),
         drain_timeout: duration("drain_timeout", Duration::from_secs(25)),
     };
@@ -100,6 +101,20 @@ fn needs_shared_listener(root: &Table) -> bool {
     let tables = root.named("route");
     tables.iter().any(|(_, table)| !table.has("listen") || table.has("path") || table.has("host"))
         || tables.is_empty()
+}
+
+fn limits(server: &Table) -> Limits {
+    let count = |key, default| server.count(key).unwrap_or(default);
+    let size = |key, default| server.size(key).unwrap_or(default);
+    Limits {
+        connections: server.count("max_connections"),
+        requests: count("max_requests", 8192),
+        header_size: size("max_header_size", 64 << 10),
+        headers: count("max_headers", 100),
+        target: size("max_target", 16 << 10),
+        streams: server.count("max_streams").and_then(|count| u32::try_from(count).ok()).unwrap_or(100),
+        resets: count("max_resets", 200),
+    }
 }
 
 fn workers(node: Option<&Node>) -> usize {

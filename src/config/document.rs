@@ -234,6 +234,11 @@ impl Table {
         }
     }
 
+    /// A number that is not negative.
+    pub(crate) fn count(&self, key: &str) -> Option<usize> {
+        usize::try_from(self.integer(key)?).ok()
+    }
+
     pub(crate) fn size(&self, key: &str) -> Option<usize> {
         match &self.get(key)?.value {
             Value::Text(text) => units::size(text).ok(),

@@ -59,8 +59,11 @@ pub(crate) enum Kind {
     Duration {
         zero: bool,
     },
-    /// Bytes; 0 turns it off.
-    Size,
+    /// Bytes.
+    Size {
+        /// May it be 0, which turns it off?
+        zero: bool,
+    },
     OneOf(&'static [Choice]),
     List(&'static Kind),
     /// The first alternative that fits.
@@ -134,7 +137,7 @@ impl Kind {
             Self::Off => "false".into(),
             Self::Integer { min, max } => format!("a number from {min} to {max}"),
             Self::Duration { .. } => "a duration".into(),
-            Self::Size => "a size".into(),
+            Self::Size { .. } => "a size".into(),
             Self::OneOf(choices) => quoted(choices),
             Self::List(kind) => format!("a list, each {}", kind.describe()),
             Self::AnyOf(kinds) => kinds.iter().map(Self::describe).collect::<Vec<_>>().join(", or "),
@@ -159,7 +162,12 @@ impl Kind {
             Self::Duration { zero: false } => {
                 "write one number and one unit: \"250ms\", \"30s\", \"5m\" or \"1h\"".into()
             }
-            Self::Size => "write one number and one unit: \"512B\", \"64KiB\" or \"1MiB\"; or 0".into(),
+            Self::Size { zero: true } => {
+                "write one number and one unit: \"512B\", \"64KiB\" or \"1MiB\"; or 0".into()
+            }
+            Self::Size { zero: false } => {
+                "write one number and one unit: \"512B\", \"64KiB\" or \"1MiB\"".into()
+            }
             Self::OneOf(choices) => format!("write {key} = {}", quoted(choices)),
             Self::List(kind) => match kind {
                 Self::Text(example) => format!("write {key} = [\"{example}\"]"),

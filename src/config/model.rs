@@ -50,10 +50,31 @@ pub struct Server {
     pub header_timeout: Duration,
     /// How long a caller's connection may be silent, between requests and within a body.
     pub idle_timeout: Duration,
+    /// How much callers may take at once.
+    pub limits: Limits,
     /// How long new connections are still served after the signal to stop.
     pub drain_delay: Duration,
     /// How long running exchanges may take to finish after that.
     pub drain_timeout: Duration,
+}
+
+/// How much callers may take at once; each at least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of all callers; none: as many as the process may open.
+    pub connections: Option<usize>,
+    /// Requests of all callers.
+    pub requests: usize,
+    /// Bytes of a request's header.
+    pub header_size: usize,
+    /// Lines of a request's header.
+    pub headers: usize,
+    /// Bytes of a request's path and query.
+    pub target: usize,
+    /// HTTP/2: requests at once on one connection.
+    pub streams: u32,
+    /// HTTP/2: requests taken back before they are answered, beyond those that are answered.
+    pub resets: usize,
 }
 
 /// The listeners that are not for requests.
@@ -110,6 +131,18 @@ pub enum Provider {
     Generic,
 }
 
+/// Which HTTP an upstream is spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HttpVersion {
+    /// What both speak, by ALPN; HTTP/1.1 in clear text.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, in clear text by prior knowledge (RFC 9113 §3.3).
+    Http2,
+}
+
 /// A listener, host or path prefix → the upstream and the credential it carries.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -135,6 +168,16 @@ pub struct Route {
     pub replay_body: usize,
     /// Upstream statuses that may mean that the token was refused.
     pub refused_statuses: Vec<u16>,
+    /// Which HTTP its upstream is spoken to in.
+    pub http: HttpVersion,
+    /// Connections to the upstream at once, of all workers; none: as many as there are requests.
+    pub max_connections: Option<usize>,
+    /// Requests of all workers that may wait for one of these.
+    pub max_queue: usize,
+    /// How long an unused connection to the upstream is kept.
+    pub idle_timeout: Duration,
+    /// HTTP/1.1: do header names keep the case that they came in?
+    pub preserve_header_case: bool,
 }
 
 /// What a route matches: the most specific of all routes wins, listener before host before longest path.

@@ -40,6 +40,15 @@ pub enum ProxyError {
     /// 101, and no request asks for it.
     #[error("the upstream switches protocols without being asked to")]
     Switched,
+    /// HTTP/2 was asked for.
+    #[error("the upstream does not speak HTTP/2, and its route has http = \"2\"")]
+    NotHttp2,
+    /// There is more to do at once than is allowed.
+    #[error("{0}")]
+    Overloaded(&'static str),
+    /// The target is longer than is allowed.
+    #[error("the target is longer than `max_target`")]
+    TargetTooLong,
     /// The upstream took too long.
     #[error("the upstream did not answer within {0:?}")]
     Timeout(Duration),
@@ -149,6 +158,24 @@ impl ProxyError {
             Self::Closed(_) => {
                 unreachable("connection_terminated", "The upstream closed the connection before it answered.")
             }
+            Self::Overloaded(_) => of(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "connection_limit_reached",
+                "There is more to do at once than is allowed; try again.",
+            ),
+            Self::TargetTooLong => of(
+                StatusCode::URI_TOO_LONG,
+                "target_too_long",
+                "http_request_error",
+                "The path and query are too long.",
+            ),
+            Self::NotHttp2 => of(
+                StatusCode::BAD_GATEWAY,
+                "upstream_protocol",
+                "http_protocol_error",
+                "The upstream does not speak HTTP/2.",
+            ),
             Self::Protocol(_) | Self::Switched => of(
                 StatusCode::BAD_GATEWAY,
                 "upstream_protocol",
@@ -198,7 +225,7 @@ impl ProxyError {
                 Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0))
                     .map(|seconds| seconds.max(1))
             }
-            Self::Lease(LeaseError::QueueFull { .. }) => Some(1),
+            Self::Lease(LeaseError::QueueFull { .. }) | Self::Overloaded(_) => Some(1),
             // Somebody has to do something first.
             Self::Lease(LeaseError::LoginRequired { .. }) => Some(60),
             _ => None,

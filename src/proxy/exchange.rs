@@ -1,14 +1,16 @@
 //! Where a caller's connection stands: between requests, in a header, or in an exchange; and the one alarm that
 //! bounds each of these.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::task::Context;
 use std::time::Duration;
 
+use super::upstream::Tunnel;
 use crate::clock::ticker::{Alarm, Ticker};
 
-/// The most that is read ahead of a connection, in either direction, and so the most that a header may hold.
+/// The most that is read ahead of a connection, in either direction, and so the most that an answer's header may hold.
 pub const MAX_BUFFER_BYTES: usize = 64 * 1024;
 
 /// One caller's connection, as seen by its IO, its task and the exchange on it.
@@ -20,6 +22,45 @@ pub struct Exchange {
     response_timeout: Cell<Option<Duration>>,
     /// While the body goes up: is it the caller's turn, or the upstream's?
     awaits_caller: Cell<bool>,
+    /// While the answer goes down: a piece of it was handed on, and nobody asked for the next.
+    is_handed: Cell<bool>,
+    /// HTTP/2: the stream's request was answered.
+    is_answered: Cell<bool>,
+    /// Counts among the requests that are served at once.
+    place: RefCell<Option<Place>>,
+    /// What the caller's connection becomes after the answer.
+    tunnel: Tunnelled,
+}
+
+/// A place among the requests that a worker serves at once; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Rc<Cell<usize>>);
+
+impl Place {
+    /// One of `limit` places, if one is free.
+    pub(crate) fn among(taken: &Rc<Cell<usize>>, limit: usize) -> Option<Self> {
+        let now = taken.get();
+        (now < limit).then(|| {
+            taken.set(now + 1);
+            Self(Rc::clone(taken))
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Where the upstream's half of a tunnel waits until the answer has left.
+#[derive(Default)]
+struct Tunnelled(Cell<Option<Box<Tunnel>>>);
+
+impl fmt::Debug for Tunnelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tunnelled")
+    }
 }
 
 /// Time limits that hold for every caller.
@@ -47,15 +88,28 @@ pub enum Phase {
 impl Exchange {
     /// A new connection: its first header is awaited.
     pub fn new(ticker: &Rc<Ticker>, limits: CallerLimits) -> Rc<Self> {
-        let exchange = Self {
-            phase: Cell::new(Phase::Header),
+        let exchange = Self::at(Phase::Header, ticker, limits);
+        exchange.alarm.set(limits.header);
+        exchange
+    }
+
+    /// A stream of an HTTP/2 connection: its header is there.
+    pub fn of_stream(ticker: &Rc<Ticker>, limits: CallerLimits) -> Rc<Self> {
+        Self::at(Phase::Sending, ticker, limits)
+    }
+
+    fn at(phase: Phase, ticker: &Rc<Ticker>, limits: CallerLimits) -> Rc<Self> {
+        Rc::new(Self {
+            phase: Cell::new(phase),
             alarm: ticker.alarm(),
             limits,
             response_timeout: Cell::new(None),
             awaits_caller: Cell::new(false),
-        };
-        exchange.alarm.set(limits.header);
-        Rc::new(exchange)
+            is_handed: Cell::new(false),
+            is_answered: Cell::new(false),
+            place: RefCell::default(),
+            tunnel: Tunnelled::default(),
+        })
     }
 
     /// Where it stands.
@@ -77,8 +131,14 @@ impl Exchange {
         }
     }
 
+    /// Is it the caller who keeps the connection waiting: for a header, or by not reading the answer?
+    pub fn is_callers_turn(&self) -> bool {
+        self.is_handed.get() || matches!(self.phase.get(), Phase::Idle | Phase::Header)
+    }
+
     /// A request's header is whole; from here until [`Exchange::ends`] the exchange itself watches the alarm.
-    pub(crate) fn begins(&self) {
+    pub(crate) fn begins(&self, place: Option<Place>) {
+        self.place.replace(place);
         self.phase.set(Phase::Sending);
         self.alarm.clear();
     }
@@ -128,6 +188,44 @@ impl Exchange {
         self.alarm.clear();
     }
 
+    /// A piece of the answer is handed on: the caller has so long to take it.
+    pub(crate) fn handed(&self) {
+        self.is_handed.set(true);
+        self.alarm.set(self.limits.idle);
+    }
+
+    /// The next piece of the answer is asked for: the caller has taken what there was.
+    pub(crate) fn asked(&self) {
+        if self.is_handed.replace(false) {
+            self.alarm.clear();
+        }
+    }
+
+    /// The stream's request is answered.
+    pub fn answers(&self) {
+        self.is_answered.set(true);
+    }
+
+    /// Was the stream's request answered?
+    pub fn is_answered(&self) -> bool {
+        self.is_answered.get()
+    }
+
+    /// After its answer, 101, the connection is one end of this tunnel.
+    pub(crate) fn becomes(&self, tunnel: Box<Tunnel>) {
+        self.tunnel.0.set(Some(tunnel));
+    }
+
+    /// The tunnel that the connection is to become.
+    pub fn take_tunnel(&self) -> Option<Box<Tunnel>> {
+        self.tunnel.0.take()
+    }
+
+    /// No time limit holds any more.
+    pub fn is_free(&self) {
+        self.alarm.clear();
+    }
+
     /// How long the caller may be silent.
     pub(crate) fn idle_limit(&self) -> Duration {
         self.limits.idle
@@ -135,6 +233,8 @@ impl Exchange {
 
     /// The answer has left, or broke off.
     pub(crate) fn ends(&self) {
+        self.place.take();
+        self.is_handed.set(false);
         self.phase.set(Phase::Idle);
         self.alarm.set(self.limits.idle);
     }

@@ -2,9 +2,12 @@
 
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
+    HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
+use http::request::Parts;
+use http::{Method, Version};
 use http_body::Frame;
 
 use crate::config::{Provider, Upstream};
@@ -14,8 +17,16 @@ static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-prot
 
 /// Makes a caller's header one that may be sent upstream, all but the credential: hop-by-hop fields go, what callers
 /// may not say goes, ours are set.
-pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstream) {
+pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstream, changes: Changes) {
+    let takes_trailers = headers.contains_key(TE) && has_token(headers, &TE, b"trailers");
     remove_hop_by_hop(headers);
+    if takes_trailers {
+        // Ours as well: trailers pass. How it is said depends on the connection.
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if changes.to_websocket {
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
     let doomed = |name: &HeaderName| is_callers_taboo(name) || (name == COOKIE && takes_cookies(provider));
     remove_where(headers, doomed);
     let host = headers.insert(HOST, upstream.host_header.clone());
@@ -26,7 +37,94 @@ pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstr
         headers.insert(X_FORWARDED_HOST.clone(), host);
         headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static("http"));
     }
-    headers.append(VIA, HeaderValue::from_static("1.1 sidekey"));
+    headers.append(VIA, HeaderValue::from_static(changes.via));
+}
+
+/// What of a request is not said in its own header.
+#[derive(Debug, Clone, Copy)]
+pub struct Changes {
+    /// `Via`: the version of HTTP that the caller speaks, and who received it (RFC 9110 §7.6.3).
+    pub via: &'static str,
+    /// It asks for a WebSocket, and may.
+    pub to_websocket: bool,
+}
+
+impl Changes {
+    /// Those of a request, before its header is cleaned.
+    pub fn of(head: &Parts) -> Self {
+        let via = match head.version {
+            Version::HTTP_2 => "2.0 sidekey",
+            Version::HTTP_10 => "1.0 sidekey",
+            _ => "1.1 sidekey",
+        };
+        Self { via, to_websocket: head.headers.contains_key(UPGRADE) && is_websocket(head) }
+    }
+}
+
+/// Is it the handshake of a WebSocket, and nothing else (RFC 6455 §4.1)? Only such a request may turn its connection
+/// into a tunnel: any other upgrade is left out, as RFC 9110 §7.8 allows, and the request goes on without.
+fn is_websocket(head: &Parts) -> bool {
+    let headers = &head.headers;
+    let mut upgrades = headers.get_all(UPGRADE).iter();
+    let is_the_only =
+        upgrades.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+            && upgrades.next().is_none();
+    is_the_only
+        && head.version == Version::HTTP_11
+        && head.method == Method::GET
+        && has_token(headers, &CONNECTION, b"upgrade")
+        && headers.contains_key(SEC_WEBSOCKET_KEY)
+        && headers.contains_key(SEC_WEBSOCKET_VERSION)
+        // A body in front of a tunnel would be read as part of it by one side.
+        && !headers.contains_key(CONTENT_LENGTH)
+        && !headers.contains_key(TRANSFER_ENCODING)
+}
+
+/// Does a list of tokens hold this one?
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+/// Does the caller wait to be asked for its body (RFC 9110 §10.1.1)?
+pub fn asks_first(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Makes a request of HTTP/2 one that can be judged and forwarded as one of HTTP/1.1: its authority is its Host
+/// (RFC 9113 §8.3.1), and its cookies are one field (§8.2.3).
+pub fn of_http2(head: &mut Parts) {
+    if !head.headers.contains_key(HOST)
+        && let Some(authority) = head.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(HOST, host);
+    }
+    let mut cookies = head.headers.get_all(COOKIE).iter();
+    if let (Some(first), Some(second)) = (cookies.next(), cookies.next()) {
+        let mut whole = first.as_bytes().to_vec();
+        for cookie in std::iter::once(second).chain(cookies) {
+            whole.extend_from_slice(b"; ");
+            whole.extend_from_slice(cookie.as_bytes());
+        }
+        if let Ok(whole) = HeaderValue::from_maybe_shared(Bytes::from(whole)) {
+            head.headers.insert(COOKIE, whole);
+        }
+    }
+}
+
+/// Says of this connection what HTTP/1.1 wants said of each (RFC 9110 §7.6.1, §7.8, §10.1.4).
+pub fn for_http1(headers: &mut HeaderMap) {
+    let said = match (headers.contains_key(UPGRADE), headers.contains_key(TE)) {
+        (false, false) => return,
+        (true, false) => "upgrade",
+        (false, true) => "te",
+        (true, true) => "upgrade, te",
+    };
+    headers.insert(CONNECTION, HeaderValue::from_static(said));
 }
 
 /// Is the body framed in a way that can be framed anew? Any coding but `chunked` would be lost on the way, as it
@@ -151,7 +249,7 @@ mod tests {
 
     fn sent(provider: Provider, given: &[(&str, &str)]) -> Vec<String> {
         let mut headers = map(given);
-        to_upstream(&mut headers, provider, &upstream());
+        to_upstream(&mut headers, provider, &upstream(), Changes { via: "1.1 sidekey", to_websocket: false });
         lines(&headers)
     }
 
@@ -173,7 +271,7 @@ mod tests {
                 ("transfer-encoding", "chunked"),
             ],
         );
-        assert_eq!(got, ["host: api.example", "via: 1.1 sidekey", "x-three: 3"]);
+        assert_eq!(got, ["host: api.example", "te: trailers", "via: 1.1 sidekey", "x-three: 3"]);
     }
 
     #[test]

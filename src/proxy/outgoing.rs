@@ -4,13 +4,14 @@ use std::rc::Rc;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Uri};
+use http::{Extensions, HeaderMap, Method, Request, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::exchange::Exchange;
-use super::request_body::{Kept, RequestBody};
-use crate::config::Route;
+use super::headers;
+use super::request_body::{Kept, Manner, RequestBody};
+use crate::config::{HttpVersion, Route};
 use crate::credential::Lease;
 
 /// A sanitized request without its credential.
@@ -19,7 +20,10 @@ pub(crate) struct Outgoing {
     target: PathAndQuery,
     /// Gone when the request was sent and is not to be sent again.
     headers: Option<HeaderMap>,
+    /// The case of the header's names, where it is kept.
+    case: Extensions,
     body: Body,
+    manner: Manner,
     exchange: Rc<Exchange>,
 }
 
@@ -52,7 +56,23 @@ impl Outgoing {
                 Body::Once(incoming)
             }
         };
-        Self { method: head.method, target, headers: Some(head.headers), body, exchange: Rc::clone(exchange) }
+        let manner = Manner {
+            waits: !matches!(body, Body::None) && headers::asks_first(&head.headers),
+            may_outlive: match route.http {
+                HttpVersion::Auto => route.upstream.tls,
+                HttpVersion::Http1 => false,
+                HttpVersion::Http2 => true,
+            },
+        };
+        Self {
+            method: head.method,
+            target,
+            headers: Some(head.headers),
+            case: if route.preserve_header_case { head.extensions } else { Extensions::new() },
+            body,
+            manner,
+            exchange: Rc::clone(exchange),
+        }
     }
 
     /// The request as it is sent first.
@@ -62,10 +82,10 @@ impl Outgoing {
                 self.body = Body::None;
                 (RequestBody::Empty, lease.is_some() || self.method.is_idempotent())
             }
-            Body::Once(incoming) => (RequestBody::once(incoming, &self.exchange), false),
+            Body::Once(incoming) => (RequestBody::once(incoming, &self.exchange, self.manner), false),
             Body::Gone => (RequestBody::Empty, false),
             Body::Kept(kept) => {
-                let body = RequestBody::kept(&kept, &self.exchange);
+                let body = RequestBody::kept(&kept, &self.exchange, self.manner);
                 self.body = Body::Kept(kept);
                 (body, true)
             }
@@ -90,14 +110,19 @@ impl Outgoing {
         let body = match &self.body {
             Body::None => RequestBody::Empty,
             Body::Once(_) | Body::Gone => return None,
-            Body::Kept(kept) => RequestBody::again(kept, &self.exchange)?,
+            Body::Kept(kept) => RequestBody::again(kept, &self.exchange, self.manner)?,
         };
         Some(self.build(self.headers.clone()?, lease, body))
     }
 
-    /// The request once more, if doing it twice is the same as doing it once (RFC 9110 §9.2.2).
-    pub(crate) fn again_if_safe(&self, lease: Option<&Lease>) -> Option<Request<RequestBody>> {
-        self.method.is_idempotent().then(|| self.again(lease)).flatten()
+    /// The request once more, if that is safe: nothing was done for it, or doing it twice is the same as doing it once
+    /// (RFC 9110 §9.2.2).
+    pub(crate) fn again_if_safe(
+        &self,
+        lease: Option<&Lease>,
+        unprocessed: bool,
+    ) -> Option<Request<RequestBody>> {
+        (unprocessed || self.method.is_idempotent()).then(|| self.again(lease)).flatten()
     }
 
     fn build(&self, headers: HeaderMap, lease: Option<&Lease>, body: RequestBody) -> Request<RequestBody> {
@@ -105,6 +130,9 @@ impl Outgoing {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.target.clone());
         *request.headers_mut() = headers;
+        if !self.case.is_empty() {
+            *request.extensions_mut() = self.case.clone();
+        }
         if let Some(lease) = lease {
             lease.apply(request.headers_mut());
         }

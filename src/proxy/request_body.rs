@@ -1,17 +1,27 @@
 //! The caller's body on its way up, kept while it passes if a replay may need it.
 
+mod reins;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 
 use super::exchange::Exchange;
 use super::headers;
+
+use self::reins::Hold;
+pub(crate) use self::reins::Reins;
+
+/// How long an upstream may leave it open whether it wants a body.
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The body of a request to an upstream.
 #[derive(Debug)]
@@ -28,6 +38,29 @@ pub(crate) struct CallersBody {
     before: VecDeque<Bytes>,
     source: Source,
     exchange: Rc<Exchange>,
+    reins: Option<Reins>,
+    /// How long an upstream that was asked whether it wants the body may leave that open (RFC 9110 §10.1.1).
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The caller's connection did.
+    #[error(transparent)]
+    Callers(#[from] hyper::Error),
+    /// Its exchange is over.
+    #[error("the exchange is over")]
+    Over,
+}
+
+/// How a body is to be sent, where that is more than one way.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Manner {
+    /// Not before the upstream asks for it, or has been silent for a second.
+    pub(crate) waits: bool,
+    /// Perhaps by a task that does not end with the exchange (HTTP/2).
+    pub(crate) may_outlive: bool,
 }
 
 #[derive(Debug)]
@@ -66,29 +99,39 @@ enum State {
 
 impl RequestBody {
     /// The caller's body, sent once.
-    pub(crate) fn once(incoming: Incoming, exchange: &Rc<Exchange>) -> Self {
-        Self::callers(VecDeque::new(), Source::Own(incoming), exchange)
+    pub(crate) fn once(incoming: Incoming, exchange: &Rc<Exchange>, manner: Manner) -> Self {
+        Self::callers(VecDeque::new(), Source::Own(incoming), exchange, manner)
     }
 
     /// The caller's body; what passes of it is kept.
-    pub(crate) fn kept(kept: &Rc<Kept>, exchange: &Rc<Exchange>) -> Self {
-        Self::callers(VecDeque::new(), Source::Kept(Rc::clone(kept)), exchange)
+    pub(crate) fn kept(kept: &Rc<Kept>, exchange: &Rc<Exchange>, manner: Manner) -> Self {
+        Self::callers(VecDeque::new(), Source::Kept(Rc::clone(kept)), exchange, manner)
+    }
+
+    /// What holds the body back or ends it, if anything may.
+    pub(crate) fn reins(&self) -> Option<Reins> {
+        match self {
+            Self::Empty => None,
+            Self::Callers(body) => body.reins.clone(),
+        }
     }
 
     /// The caller's body from its beginning, if that was kept: an upstream may refuse a request before it has taken
     /// all of its body, so the rest may still be on its way.
-    pub(crate) fn again(kept: &Rc<Kept>, exchange: &Rc<Exchange>) -> Option<Self> {
+    pub(crate) fn again(kept: &Rc<Kept>, exchange: &Rc<Exchange>, manner: Manner) -> Option<Self> {
         let passed = kept.passed.borrow();
         let source = match passed.state {
             State::Passing => Source::Kept(Rc::clone(kept)),
             State::Whole => Source::Dry,
             State::Lost => return None,
         };
-        Some(Self::callers(passed.pieces(), source, exchange))
+        Some(Self::callers(passed.pieces(), source, exchange, manner))
     }
 
-    fn callers(before: VecDeque<Bytes>, source: Source, exchange: &Rc<Exchange>) -> Self {
-        Self::Callers(CallersBody { before, source, exchange: Rc::clone(exchange) })
+    fn callers(before: VecDeque<Bytes>, source: Source, exchange: &Rc<Exchange>, manner: Manner) -> Self {
+        let reins = (manner.waits || manner.may_outlive).then(|| Reins::new(manner.waits));
+        let patience = manner.waits.then(|| Box::pin(tokio::time::sleep(CONTINUE_PATIENCE)));
+        Self::Callers(CallersBody { before, source, exchange: Rc::clone(exchange), reins, patience })
     }
 }
 
@@ -178,7 +221,30 @@ impl Source {
 }
 
 impl CallersBody {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    /// Is it to wait? An error if it is over.
+    fn is_held(&mut self, cx: &mut Context<'_>) -> Result<bool, BodyError> {
+        let Some(reins) = &self.reins else { return Ok(false) };
+        match reins.hold(cx) {
+            Hold::Free => Ok(false),
+            Hold::Over => Err(BodyError::Over),
+            Hold::ForGood => Ok(true),
+            Hold::ForNow => {
+                let is_up =
+                    self.patience.as_mut().is_none_or(|patience| patience.as_mut().poll(cx).is_ready());
+                if is_up {
+                    reins.let_go();
+                }
+                Ok(!is_up)
+            }
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.is_held(cx) {
+            Ok(false) => {}
+            Ok(true) => return Poll::Pending,
+            Err(error) => return Poll::Ready(Some(Err(error))),
+        }
         let polled = match self.before.pop_front() {
             Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
             None => self.source.poll_frame(cx).map_ok(headers::in_frame),
@@ -190,7 +256,7 @@ impl CallersBody {
             Poll::Pending => self.exchange.request_waits(),
             Poll::Ready(Some(Err(_))) => {}
         }
-        polled
+        polled.map_err(BodyError::from)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -211,12 +277,12 @@ impl CallersBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Callers(body) => body.poll_frame(cx),

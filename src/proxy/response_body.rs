@@ -51,10 +51,15 @@ impl Body for ResponseBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.get_mut().kind {
+        let this = self.get_mut();
+        match &mut this.kind {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Upstream(body, opening) => {
+                this.exchange.asked();
                 let polled = body.poll_frame(cx).map_ok(headers::in_frame);
+                if polled.is_ready() {
+                    this.exchange.handed();
+                }
                 if let (Some(opening), Poll::Ready(Some(Ok(frame)))) = (opening, &polled)
                     && let Some(chunk) = frame.data_ref()
                 {

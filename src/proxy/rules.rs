@@ -18,6 +18,10 @@ pub struct Rules {
     routes: Vec<Route>,
     /// By listener: is it reached by a name, which could be a lie?
     by_name: Vec<bool>,
+    /// By listener: does any route that may match there keep the case of header names?
+    keep_case: Vec<bool>,
+    /// The longest path and query.
+    max_target: usize,
     /// By route: the header in which callers name the account.
     account_headers: Vec<Option<HeaderName>>,
 }
@@ -27,6 +31,20 @@ const MAX_ACCOUNT: usize = 128;
 
 fn account_header(config: &Config, route: &Route) -> Option<HeaderName> {
     config.credentials[route.credential?].account_header.clone()
+}
+
+/// Does any route that may match on a listener keep the case of header names?
+fn keeps_case(config: &Config, listener: ListenId) -> bool {
+    let may_match = |route: &Route| {
+        let matches = &route.matches;
+        let elsewhere = config.routes.iter().any(|route| route.matches.listeners.contains(&listener));
+        if elsewhere {
+            matches.listeners.contains(&listener)
+        } else {
+            !matches.hosts.is_empty() || !matches.paths.is_empty()
+        }
+    };
+    config.routes.iter().any(|route| route.preserve_header_case && may_match(route))
 }
 
 /// Where a request goes.
@@ -53,6 +71,8 @@ impl Rules {
             table: RouteTable::new(&config.routes, listeners.len()),
             routes: config.routes.clone(),
             account_headers: config.routes.iter().map(|route| account_header(config, route)).collect(),
+            keep_case: (0..listeners.len()).map(|listener| keeps_case(config, listener)).collect(),
+            max_target: config.server.limits.target,
             by_name: listeners.iter().map(|listener| matches!(listener.bind, Bind::Tcp(_))).collect(),
         }
     }
@@ -66,6 +86,16 @@ impl Rules {
     pub fn route_of(&self, listener: ListenId, head: &Parts) -> Option<usize> {
         let host = self.guard.admit(head, self.by_name[listener]).ok()?;
         self.table.find(listener, &host, head.uri.path()).map(|found| found.route)
+    }
+
+    /// Does any route that may match on a listener keep the case of header names?
+    pub fn keeps_header_case(&self, listener: ListenId) -> bool {
+        self.keep_case[listener]
+    }
+
+    /// In whose error shape to speak to whoever sent this.
+    pub fn provider_of(&self, listener: ListenId, head: &Parts) -> Provider {
+        self.route_of(listener, head).map_or(Provider::Generic, |route| self.routes[route].provider)
     }
 
     /// The header in which a route's callers name the account; not for the upstream.
@@ -105,6 +135,9 @@ impl Rules {
         let provider = found.map_or(Provider::Generic, |found| self.routes[found.route].provider);
         admitted.as_ref().map_err(|refused| (refused.clone().into(), provider))?;
         let found = found.ok_or((ProxyError::NoRoute, provider))?;
+        if head.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > self.max_target) {
+            return Err((ProxyError::TargetTooLong, provider));
+        }
         if route::is_ambiguous(path) {
             let text =
                 "The path has a dot segment or a backslash, so it could be read two ways; send it resolved.";

@@ -1,38 +1,63 @@
-//! A worker's own upstream connections: kept alive, driven by the exchange that uses them, without a task each.
+//! A worker's own upstream connections: which one a request takes, and how many there may be.
 
+mod body;
+mod http1;
+mod http2;
+mod places;
 mod stream;
+mod tunnel;
 
-use std::cell::RefCell;
-use std::pin::{Pin, pin};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
+use http::header::UPGRADE;
+use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode};
-use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{Connection, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio_rustls::TlsConnector;
 
-use self::stream::Attentive;
+use self::http1::Link;
+use self::http2::Shared;
+use self::places::{Place, Places};
+use super::Share;
 use super::error::ProxyError;
-use super::exchange::{Exchange, MAX_BUFFER_BYTES, Phase};
+use super::exchange::{Exchange, Phase};
 use super::request_body::RequestBody;
 use crate::clock::ticker::Ticker;
-use crate::config::Route;
-use crate::dial::dial;
+use crate::config::{HttpVersion, Route};
+use crate::dial::{Stream, dial};
+use crate::tls::{Connector, HTTP_1, HTTP_2};
 
-/// How long an unused connection is kept: less than the 30 s after which many servers close theirs.
-const KEEP_IDLE: Duration = Duration::from_secs(25);
+pub(crate) use self::body::UpstreamBody;
+pub use self::tunnel::Tunnel;
+
+/// No connection is used for longer: a name may lead elsewhere by then.
+const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
 /// A worker's connections to all upstreams.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
-    /// By route; the last used is the first taken.
-    idle: RefCell<Box<[Vec<Idle>]>>,
+    /// By route.
+    pools: Box<[Pool]>,
     ticker: Rc<Ticker>,
+}
+
+/// The connections of one route.
+#[derive(Debug)]
+struct Pool {
+    /// HTTP/1.1; the last used is the first taken.
+    idle: RefCell<Vec<Idle>>,
+    http2: RefCell<Vec<Rc<Shared>>>,
+    /// Was HTTP/2 agreed on the last time? Then one connection is enough for many who wait for it.
+    speaks_http2: Cell<bool>,
+    /// Held by the one who connects.
+    connecting: tokio::sync::Mutex<()>,
+    places: Option<Places>,
+    max_connections: usize,
+    keep: Duration,
+    /// `:authority` of HTTP/2, which Host is to HTTP/1.1.
+    authority: Authority,
 }
 
 #[derive(Debug)]
@@ -42,21 +67,35 @@ struct Idle {
     since: u64,
 }
 
-/// One connection to an upstream. Whoever holds it drives it.
+/// TLS towards an upstream: with every version of HTTP that its route allows, and with HTTP/1.1 alone.
 #[derive(Debug)]
-struct Link {
-    sender: SendRequest<RequestBody>,
-    connection: Connection<TokioIo<Attentive>, RequestBody>,
-    /// Has an answer come over it before?
-    reused: bool,
+pub struct UpstreamTls {
+    /// As the route says.
+    pub any: Connector,
+    /// For what needs HTTP/1.1.
+    pub http1: Connector,
+}
+
+impl UpstreamTls {
+    /// What a route's upstream is offered.
+    pub fn new(connector: Connector, http: HttpVersion) -> Self {
+        let any = match http {
+            HttpVersion::Auto => connector.offering(&[HTTP_2, HTTP_1]),
+            HttpVersion::Http1 => connector.clone(),
+            HttpVersion::Http2 => connector.offering(&[HTTP_2]),
+        };
+        Self { any, http1: connector }
+    }
 }
 
 /// Why a request got no answer.
 pub(crate) enum SendError {
-    /// The connection had been idle and was dead. The request is here if it surely never left.
+    /// Its connection was dead, or the upstream did nothing for it: it may be sent again.
     Stale {
         /// The request, if it never left.
         unsent: Option<Box<Request<RequestBody>>>,
+        /// Does the upstream say that it did nothing for it?
+        unprocessed: bool,
         /// What to answer if it cannot be sent again.
         error: ProxyError,
     },
@@ -72,60 +111,69 @@ impl SendError {
     }
 }
 
+/// A connection that a request may take.
+enum Way {
+    Http1(Box<Link>, Option<Place>),
+    Http2(http2::Streaming),
+}
+
 impl Upstreams {
-    pub(crate) fn new(routes: usize, ticker: &Rc<Ticker>) -> Rc<Self> {
-        let idle = std::iter::repeat_with(Vec::new).take(routes).collect();
-        Rc::new(Self { idle: RefCell::new(idle), ticker: Rc::clone(ticker) })
+    pub(crate) fn new(routes: &[Route], ticker: &Rc<Ticker>, share: Share) -> Rc<Self> {
+        let pools = routes.iter().map(|route| Pool::new(route, share)).collect();
+        Rc::new(Self { pools, ticker: Rc::clone(ticker) })
     }
 
-    /// Sends a request on an idle connection, or on a new one where there is none or `fresh` asks for it.
+    /// Sends a request on a connection that is there, or on a new one where there is none or `fresh` asks for it.
     pub(crate) async fn send(
         self: &Rc<Self>,
         index: usize,
         route: &Route,
-        tls: Option<&TlsConnector>,
-        request: Request<RequestBody>,
+        tls: Option<&UpstreamTls>,
+        mut request: Request<RequestBody>,
         exchange: &Rc<Exchange>,
         fresh: bool,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let idle = if fresh { None } else { self.take_idle(index).await };
-        let mut link = match idle {
-            Some(link) => link,
-            None => connect(route, tls).await.map_err(SendError::Failed)?,
-        };
-        let has_body = !request.body().is_end_stream();
-        exchange.forwarding(route.response_timeout, has_body);
-        let mut answer = pin!(link.sender.try_send_request(request));
-        let mut open = true;
-        let answered = std::future::poll_fn(|cx| {
-            // A closed connection has told the answer why.
-            open = open && Pin::new(&mut link.connection).poll(cx).is_pending();
-            match answer.as_mut().poll(cx) {
-                Poll::Ready(done) => Poll::Ready(Ok(done)),
-                Poll::Pending if exchange.is_overdue(cx) => Poll::Ready(Err(overdue(exchange, route))),
-                Poll::Pending => Poll::Pending,
-            }
-        });
-        let response = match answered.await.map_err(SendError::Failed)? {
-            Ok(response) => response,
-            Err(mut failed) => {
-                let unsent = failed.take_message();
-                let stale = link.reused && (unsent.is_some() || is_early_close(failed.error()));
-                let error = classify(failed.into_error());
-                return Err(if stale {
-                    SendError::Stale { unsent: unsent.map(Box::new), error }
-                } else {
-                    SendError::Failed(error)
-                });
-            }
-        };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(SendError::Failed(ProxyError::Switched));
+        let asks_to_switch = request.headers().contains_key(UPGRADE);
+        let way = self.way(index, route, tls, asks_to_switch, fresh).await.map_err(SendError::Failed)?;
+        exchange.forwarding(route.response_timeout, !http_body::Body::is_end_stream(request.body()));
+        let reins = request.body().reins();
+        if let Some(reins) = reins.clone().filter(|reins| reins.is_held()) {
+            hyper::ext::on_informational(&mut request, move |answer| {
+                if answer.status() == StatusCode::CONTINUE {
+                    reins.let_go();
+                }
+            });
         }
+        let (head, mut body) = match way {
+            Way::Http1(mut link, place) => {
+                http1::dress(&mut request);
+                let (answer, is_open) = link.send(request, route, exchange).await?;
+                if answer.status() == StatusCode::SWITCHING_PROTOCOLS
+                    && !(asks_to_switch && http1::switches_to_websocket(&answer))
+                {
+                    return Err(SendError::Failed(ProxyError::Switched));
+                }
+                let (head, incoming) = answer.into_parts();
+                (head, UpstreamBody::http1(incoming, link, is_open, self, index, place))
+            }
+            Way::Http2(streaming) => {
+                let scheme = if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+                http2::dress(&mut request, scheme, self.pools[index].authority.clone());
+                let answer = match streaming.send(request, route, exchange).await {
+                    Ok(answer) => answer,
+                    Err(error) => {
+                        reins.as_ref().inspect(|reins| reins.end());
+                        return Err(error);
+                    }
+                };
+                let (head, incoming) = answer.into_parts();
+                (head, UpstreamBody::http2(incoming, streaming, reins.clone()))
+            }
+        };
+        // It answered without having seen the body that it was asked about; now it need not see it any more.
+        reins.inspect(|reins| reins.hold_for_good());
         exchange.answered();
-        let (head, incoming) = response.into_parts();
-        let mut body = UpstreamBody { incoming, link: open.then_some(link), home: Rc::clone(self), index };
-        if body.incoming.is_end_stream() {
+        if body.is_end_stream() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             std::future::poll_fn(|cx| {
                 body.finish(cx);
                 Poll::Ready(())
@@ -135,32 +183,155 @@ impl Upstreams {
         Ok(Response::from_parts(head, body))
     }
 
-    /// Drops connections that were closed or have been idle for long. For the worker's tick.
+    /// Drops connections that were closed, have been idle for long, or are old. For the worker's tick.
     pub(crate) fn sweep(&self) {
-        let oldest =
-            self.ticker.millis().saturating_sub(u64::try_from(KEEP_IDLE.as_millis()).unwrap_or(u64::MAX));
+        let now = self.ticker.millis();
         let mut cx = Context::from_waker(Waker::noop());
-        for connections in self.idle.borrow_mut().iter_mut() {
-            connections.retain_mut(|idle| {
-                idle.since >= oldest && Pin::new(&mut idle.link.connection).poll(&mut cx).is_pending()
+        for pool in &self.pools {
+            let mut idle = pool.idle.borrow_mut();
+            idle.retain_mut(|idle| {
+                now < idle.since.saturating_add(millis(idle.link.keep)) && !idle.link.is_closed(&mut cx)
             });
-            if connections.is_empty() {
-                connections.shrink_to_fit();
+            if idle.is_empty() {
+                idle.shrink_to_fit();
             }
+            pool.http2.borrow_mut().retain(|shared| {
+                let is_kept =
+                    !shared.is_idle() || now < shared.idle_since.get().saturating_add(millis(pool.keep));
+                is_kept && !shared.is_closed() && !is_old(shared.born, now)
+            });
         }
     }
 
     /// Are there connections to sweep?
     pub(crate) fn has_idle(&self) -> bool {
-        self.idle.borrow().iter().any(|connections| !connections.is_empty())
+        self.pools.iter().any(|pool| !pool.idle.borrow().is_empty() || !pool.http2.borrow().is_empty())
     }
 
-    async fn take_idle(&self, index: usize) -> Option<Box<Link>> {
+    /// The connection that a request takes.
+    async fn way(
+        &self,
+        index: usize,
+        route: &Route,
+        tls: Option<&UpstreamTls>,
+        asks_to_switch: bool,
+        fresh: bool,
+    ) -> Result<Way, ProxyError> {
+        let pool = &self.pools[index];
+        let may_speak_http2 = !asks_to_switch
+            && match route.http {
+                HttpVersion::Auto => tls.is_some(),
+                HttpVersion::Http1 => false,
+                HttpVersion::Http2 => true,
+            };
+        if may_speak_http2
+            && !fresh
+            && let Some(shared) = pool.shared()
+        {
+            return Ok(Way::Http2(shared.place(&self.ticker)));
+        }
+        let expects_http2 = may_speak_http2 && (pool.speaks_http2.get() || route.http == HttpVersion::Http2);
+        let place = match &pool.places {
+            Some(places) if !expects_http2 => Some(places.take(route.connect_timeout).await?),
+            _ => None,
+        };
+        if !fresh
+            && !expects_http2
+            && let Some(link) = pool.take_idle().await
+        {
+            return Ok(Way::Http1(link, place));
+        }
+        let connector = tls.map(|tls| if may_speak_http2 { &tls.any.0 } else { &tls.http1.0 });
+        if !expects_http2 {
+            return self.connect(pool, route, connector, may_speak_http2, place).await;
+        }
+        let limit = route.connect_timeout;
+        let Ok(_connecting) = tokio::time::timeout(limit, pool.connecting.lock()).await else {
+            return Err(ProxyError::Unreachable(crate::dial::DialError::Timeout {
+                host: route.upstream.host.clone(),
+                port: route.upstream.port,
+                limit,
+            }));
+        };
+        // Somebody else may have connected meanwhile.
+        match pool.shared().filter(|_| !fresh) {
+            Some(shared) => Ok(Way::Http2(shared.place(&self.ticker))),
+            None => self.connect(pool, route, connector, may_speak_http2, place).await,
+        }
+    }
+
+    async fn connect(
+        &self,
+        pool: &Pool,
+        route: &Route,
+        connector: Option<&TlsConnector>,
+        may_speak_http2: bool,
+        place: Option<Place>,
+    ) -> Result<Way, ProxyError> {
+        let stream: Stream = dial(&route.upstream, connector, route.connect_timeout).await?;
+        let born = self.ticker.millis();
+        let agreed = match connector {
+            Some(_) => stream.alpn_protocol() == Some(HTTP_2),
+            None => route.http == HttpVersion::Http2,
+        };
+        if may_speak_http2 {
+            pool.speaks_http2.set(agreed);
+        }
+        if !(agreed && may_speak_http2) {
+            if route.http == HttpVersion::Http2 && may_speak_http2 {
+                return Err(ProxyError::NotHttp2);
+            }
+            return Ok(Way::Http1(Link::new(stream, route, born).await?, place));
+        }
+        let shared = Shared::new(stream, born).await?;
+        pool.http2.borrow_mut().push(Rc::clone(&shared));
+        Ok(Way::Http2(shared.place(&self.ticker)))
+    }
+
+    /// A connection is idle.
+    fn keep(&self, index: usize, mut link: Box<Link>) {
+        let since = self.ticker.millis();
+        if !is_old(link.born, since) && !link.keep.is_zero() {
+            link.was_used();
+            self.pools[index].idle.borrow_mut().push(Idle { link, since });
+        }
+    }
+}
+
+impl Pool {
+    fn new(route: &Route, share: Share) -> Self {
+        let max_connections = route.max_connections.map(|count| share.of(count));
+        Self {
+            idle: RefCell::default(),
+            http2: RefCell::default(),
+            speaks_http2: Cell::new(false),
+            connecting: tokio::sync::Mutex::default(),
+            places: max_connections.map(|count| Places::new(count, share.of(route.max_queue))),
+            max_connections: max_connections.unwrap_or(usize::MAX),
+            keep: route.idle_timeout,
+            // Checked when the configuration was loaded.
+            authority: Authority::try_from(route.upstream.host_header.as_bytes())
+                .unwrap_or_else(|_| Authority::from_static("upstream.invalid")),
+        }
+    }
+
+    /// An HTTP/2 connection with room for one more exchange; the least busy one if no other may be made.
+    fn shared(&self) -> Option<Rc<Shared>> {
+        let http2 = self.http2.borrow();
+        let with_room = http2.iter().find(|shared| shared.has_room());
+        let open = || http2.iter().filter(|shared| !shared.is_closed());
+        let any = || {
+            open().min_by_key(|shared| shared.streams()).filter(|_| open().count() >= self.max_connections)
+        };
+        with_room.or_else(any).cloned()
+    }
+
+    async fn take_idle(&self) -> Option<Box<Link>> {
         std::future::poll_fn(|cx| {
             loop {
-                let Some(mut idle) = self.idle.borrow_mut()[index].pop() else { return Poll::Ready(None) };
+                let Some(mut idle) = self.idle.borrow_mut().pop() else { return Poll::Ready(None) };
                 // Has the upstream closed it meanwhile?
-                if Pin::new(&mut idle.link.connection).poll(cx).is_pending() && idle.link.sender.is_ready() {
+                if !idle.link.is_closed(cx) && idle.link.is_ready() {
                     return Poll::Ready(Some(idle.link));
                 }
             }
@@ -177,87 +348,10 @@ fn overdue(exchange: &Exchange, route: &Route) -> ProxyError {
     }
 }
 
-async fn connect(route: &Route, tls: Option<&TlsConnector>) -> Result<Box<Link>, ProxyError> {
-    let stream = dial(&route.upstream, tls, route.connect_timeout).await?;
-    let mut builder = hyper::client::conn::http1::Builder::new();
-    builder.max_buf_size(MAX_BUFFER_BYTES);
-    let io = TokioIo::new(Attentive::new(stream));
-    let (sender, connection) = builder.handshake(io).await.map_err(ProxyError::Closed)?;
-    Ok(Box::new(Link { sender, connection, reused: false }))
+fn is_old(born: u64, now: u64) -> bool {
+    now.saturating_sub(born) > millis(MAX_AGE)
 }
 
-/// Did the connection end before the head of an answer was whole?
-fn is_early_close(error: &hyper::Error) -> bool {
-    error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_reset(error)
-}
-
-fn is_reset(error: &hyper::Error) -> bool {
-    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    io.is_some_and(|io| {
-        matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
-    })
-}
-
-fn classify(error: hyper::Error) -> ProxyError {
-    if error.is_parse() { ProxyError::Protocol(error) } else { ProxyError::Closed(error) }
-}
-
-/// An upstream's answer on its way to the caller. Driving it drives the connection; when it has passed whole, the
-/// connection is idle again, and when it is dropped before, the connection is closed.
-#[derive(Debug)]
-pub(crate) struct UpstreamBody {
-    incoming: Incoming,
-    link: Option<Box<Link>>,
-    home: Rc<Upstreams>,
-    index: usize,
-}
-
-impl UpstreamBody {
-    pub(crate) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        if polled.is_pending() {
-            self.drive(cx);
-            polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        }
-        let ended = match &polled {
-            Poll::Ready(None) => true,
-            Poll::Ready(Some(Ok(_))) => self.incoming.is_end_stream(),
-            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
-        };
-        if ended {
-            self.finish(cx);
-        }
-        polled
-    }
-
-    pub(crate) fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    pub(crate) fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(link) = &mut self.link
-            && Pin::new(&mut link.connection).poll(cx).is_ready()
-        {
-            self.link = None;
-        }
-    }
-
-    /// The answer has passed whole: the connection is idle if it can be used again.
-    fn finish(&mut self, cx: &mut Context<'_>) {
-        self.drive(cx);
-        if let Some(mut link) = self.link.take()
-            && link.sender.is_ready()
-        {
-            link.reused = true;
-            let since = self.home.ticker.millis();
-            self.home.idle.borrow_mut()[self.index].push(Idle { link, since });
-        }
-    }
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

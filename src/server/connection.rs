@@ -1,142 +1,93 @@
-//! One caller's connection: its stream, watched for time limits, and the task that serves it.
+//! One caller's connection, from its first byte to its last, in whichever HTTP it speaks.
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tracing::trace;
 
-use super::listen::RawStream;
-use crate::config::ListenId;
+use super::http2;
+use super::listen::Accepted;
+use super::opening::{self, Version};
+use super::stream::{Opened, Watched};
+use crate::clock::ticker::Ticker;
+use crate::config::{Limits, ListenId};
 use crate::proxy::Proxy;
-use crate::proxy::exchange::{Exchange, MAX_BUFFER_BYTES, Phase};
+use crate::proxy::exchange::{CallerLimits, Exchange, MAX_BUFFER_BYTES};
+
+/// Lines of a header that hyper takes without being told a number.
+const DEFAULT_HEADERS: usize = 100;
+
+/// What all connections of a worker are served with.
+pub(super) struct Service {
+    pub(super) proxy: Rc<Proxy>,
+    pub(super) ticker: Rc<Ticker>,
+    pub(super) draining: Cell<bool>,
+    pub(super) times: CallerLimits,
+    pub(super) limits: Limits,
+}
 
 /// Serves one connection to its end: closed by the caller, overdue, or drained.
-pub(super) async fn serve(
-    stream: RawStream,
-    listener: ListenId,
-    proxy: Rc<Proxy>,
-    exchange: Rc<Exchange>,
-    draining: Rc<Cell<bool>>,
-) {
-    let stream = match Stream::register(stream) {
-        Ok(stream) => stream,
-        Err(error) => return trace!(%error, "a connection was gone before it was served"),
-    };
-    let io = TokioIo::new(Watched { stream, exchange: Rc::clone(&exchange) });
-    let service = service_fn(|request: Request<Incoming>| {
-        let (proxy, exchange) = (Rc::clone(&proxy), Rc::clone(&exchange));
-        async move { Ok::<_, Infallible>(proxy.serve(request, listener, &exchange).await) }
+pub(super) async fn serve(Accepted { stream, listener }: Accepted, service: Rc<Service>) {
+    let exchange = Exchange::new(&service.ticker, service.times);
+    match opening::open(stream, None, &exchange).await {
+        Ok(Some((opened, Version::Http1))) => http1(opened, listener, &service, exchange).await,
+        Ok(Some((opened, Version::Http2))) => {
+            drop(exchange);
+            Box::pin(http2::serve(opened, listener, service)).await;
+        }
+        Ok(None) => {}
+        Err(error) => trace!(%error, "a connection was gone before it was served"),
+    }
+}
+
+async fn http1(opened: Opened, listener: ListenId, service: &Rc<Service>, exchange: Rc<Exchange>) {
+    let io = TokioIo::new(Watched { opened, exchange: Rc::clone(&exchange) });
+    let handler = service_fn(|request: Request<Incoming>| {
+        let (service, exchange) = (Rc::clone(service), Rc::clone(&exchange));
+        async move { Ok::<_, Infallible>(service.proxy.serve(request, listener, &exchange).await) }
     });
+    let mut builder = http1::Builder::new();
     // Its own header timer would be a timer for each request; the exchange's alarm does the same for a store.
-    let connection = http1::Builder::new()
-        .header_read_timeout(None)
-        .max_buf_size(MAX_BUFFER_BYTES)
-        .serve_connection(io, service);
-    let mut connection = pin!(connection);
+    builder.header_read_timeout(None);
+    // An answer's Date is the upstream's to give.
+    builder.auto_date_header(false);
+    let limits = &service.limits;
+    builder.max_buf_size(limits.header_size.max(MAX_BUFFER_BYTES)).max_header_size(limits.header_size);
+    if limits.headers != DEFAULT_HEADERS {
+        // Said even if it is the default, it would cost an allocation for each request.
+        builder.max_headers(limits.headers);
+    }
+    builder.preserve_header_case(service.proxy.keeps_header_case(listener));
+    let mut connection = builder.serve_connection(io, handler);
     let mut told_to_end = false;
     let ended = std::future::poll_fn(|cx| {
-        if draining.get() && !told_to_end {
+        if service.draining.get() && !told_to_end {
             told_to_end = true;
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
         }
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(ended);
         }
-        let overdue = exchange.is_overdue(cx) && matches!(exchange.phase(), Phase::Idle | Phase::Header);
+        let overdue = exchange.is_overdue(cx) && exchange.is_callers_turn();
         if overdue { Poll::Ready(Ok(())) } else { Poll::Pending }
     });
     if let Err(error) = ended.await {
-        trace!(%error, "a connection broke off");
+        return trace!(%error, "a connection broke off");
     }
-}
-
-/// A caller's stream.
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Stream {
-    /// Binds it to the runtime of this thread.
-    fn register(raw: RawStream) -> io::Result<Self> {
-        match raw {
-            RawStream::Tcp(stream) => {
-                stream.set_nonblocking(true)?;
-                stream.set_nodelay(true)?;
-                TcpStream::from_std(stream).map(Self::Tcp)
-            }
-            RawStream::Unix(stream) => {
-                stream.set_nonblocking(true)?;
-                UnixStream::from_std(stream).map(Self::Unix)
-            }
-        }
-    }
-}
-
-/// A stream whose exchange is told when bytes come.
-struct Watched {
-    stream: Stream,
-    exchange: Rc<Exchange>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let polled = match &mut this.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
-        if buf.filled().len() > before {
-            this.exchange.bytes_came();
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Sockets have nothing to flush.
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+    if let Some(tunnel) = exchange.take_tunnel() {
+        let parts = connection.into_parts();
+        exchange.is_free();
+        let mut callers = parts.io.into_inner().opened;
+        // What came behind the request belongs to the tunnel already.
+        callers.ahead = [parts.read_buf, callers.ahead].concat().into();
+        tunnel.join(callers).await;
     }
 }

@@ -10,11 +10,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 
 use super::ServerSettings;
-use super::connection;
+use super::connection::{self, Service};
 use super::listen::Accepted;
 use crate::clock::ticker::{TICK, Ticker};
-use crate::proxy::exchange::Exchange;
-use crate::proxy::{Proxy, Shared};
+use crate::proxy::{Proxy, Share, Shared};
 
 /// Name look-ups at once at most.
 const MAX_LOOKUPS: usize = 4;
@@ -26,6 +25,8 @@ pub(super) struct Worker {
     /// Connections given to it and not ended; the acceptor counts them in.
     pub(super) load: Arc<AtomicUsize>,
     pub(super) settings: ServerSettings,
+    /// Which part of what is bounded for all workers is its own.
+    pub(super) share: Share,
 }
 
 impl Worker {
@@ -48,22 +49,27 @@ impl Worker {
 
     async fn serve(mut self) {
         let ticker = Ticker::new();
-        let proxy = Rc::new(Proxy::new(Arc::clone(&self.shared), &ticker));
+        let requests = self.share.of(self.settings.limits.requests);
+        let proxy = Rc::new(Proxy::new(Arc::clone(&self.shared), &ticker, self.share, requests));
         spawn_local(tick(Rc::clone(&ticker), Rc::clone(&proxy)));
-        let draining = Rc::new(Cell::new(false));
+        let service = Rc::new(Service {
+            proxy,
+            ticker,
+            draining: Cell::new(false),
+            times: self.settings.times,
+            limits: self.settings.limits,
+        });
         let ended = Rc::new(Notify::new());
-        while let Some(Accepted { stream, listener }) = self.arrivals.recv().await {
-            let exchange = Exchange::new(&ticker, self.settings.limits);
-            let served =
-                connection::serve(stream, listener, Rc::clone(&proxy), exchange, Rc::clone(&draining));
+        while let Some(accepted) = self.arrivals.recv().await {
+            let served = connection::serve(accepted, Rc::clone(&service));
             let place = Counted { load: Arc::clone(&self.load), ended: Rc::clone(&ended) };
             spawn_local(async move {
                 let _place = place;
                 served.await;
             });
         }
-        draining.set(true);
-        ticker.wake_all();
+        service.draining.set(true);
+        service.ticker.wake_all();
         let drained = async {
             while self.load.load(Ordering::Relaxed) > 0 {
                 ended.notified().await;

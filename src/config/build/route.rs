@@ -6,7 +6,7 @@ use super::credential::Credentials;
 use super::{tls, url};
 use crate::config::context::Context;
 use crate::config::document::{Entry, Node, Table, Value};
-use crate::config::{Matches, Provider, Route, TlsSettings, Upstream};
+use crate::config::{HttpVersion, Matches, Provider, Route, TlsSettings, Upstream};
 
 /// Converts a route; none if anything in it is wrong.
 pub(super) fn route(
@@ -34,7 +34,20 @@ pub(super) fn route(
         response_timeout: response_timeout(table, provider),
         replay_body: table.size("replay_body").unwrap_or(64 << 10),
         refused_statuses: refused_statuses(table, provider),
+        http: http_version(table),
+        max_connections: table.count("max_connections"),
+        max_queue: table.count("max_queue").unwrap_or(1024),
+        idle_timeout: table.duration("idle_timeout").unwrap_or(Duration::from_secs(25)),
+        preserve_header_case: table.flag("preserve_header_case", false),
     })
+}
+
+fn http_version(table: &Table) -> HttpVersion {
+    match table.text("http") {
+        Some("1.1") => HttpVersion::Http1,
+        Some("2") => HttpVersion::Http2,
+        _ => HttpVersion::Auto,
+    }
 }
 
 fn provider(table: &Table) -> Provider {

@@ -126,16 +126,17 @@ fn check_value(node: &mut Node, kind: &Kind, key: &str, path: &str, context: &mu
             };
             error.map(|error| (format!("`{key}`: {} {error}", node.shown()), kind.example(key)))
         }
-        (Kind::Size, Value::Text(text)) => {
+        (Kind::Size { zero }, Value::Text(text)) => {
             let error = match units::size(text) {
+                Ok(0) if !zero => Some("may not be 0"),
                 Ok(_) => None,
                 Err(UnitError::Malformed) => Some("is not a size"),
                 Err(UnitError::TooLarge) => Some("is too large"),
             };
             error.map(|error| (format!("`{key}`: {} {error}", node.shown()), kind.example(key)))
         }
-        (Kind::Duration { zero: true } | Kind::Size, Value::Integer(Some(0))) => None,
-        (Kind::Duration { .. } | Kind::Size, Value::Integer(Some(_))) => {
+        (Kind::Duration { zero: true } | Kind::Size { zero: true }, Value::Integer(Some(0))) => None,
+        (Kind::Duration { .. } | Kind::Size { .. }, Value::Integer(Some(_))) => {
             Some((format!("`{key}`: {} has no unit", node.shown()), kind.example(key)))
         }
         (Kind::OneOf(choices), Value::Text(text)) => {
@@ -237,7 +238,7 @@ fn fits(node: &Node, kind: &Kind) -> bool {
         (Kind::AnyOf(kinds), _) => choose(node, kinds).is_some(),
         (kind, Value::Table(_)) if is_reference(node) && stands_for_text(kind) => true,
         (Kind::Text(_) | Kind::Url | Kind::OneOf(_), Value::Text(_))
-        | (Kind::Duration { .. } | Kind::Size, Value::Text(_) | Value::Integer(_))
+        | (Kind::Duration { .. } | Kind::Size { .. }, Value::Text(_) | Value::Integer(_))
         | (Kind::Flag, Value::Flag(_))
         | (Kind::Off, Value::Flag(false))
         | (Kind::Integer { .. }, Value::Integer(_))
@@ -253,7 +254,7 @@ fn fits(node: &Node, kind: &Kind) -> bool {
 }
 
 fn stands_for_text(kind: &Kind) -> bool {
-    matches!(kind, Kind::Text(_) | Kind::Url | Kind::OneOf(_) | Kind::Duration { .. } | Kind::Size)
+    matches!(kind, Kind::Text(_) | Kind::Url | Kind::OneOf(_) | Kind::Duration { .. } | Kind::Size { .. })
 }
 
 /// `{ env = … }` or `{ file = … }`

@@ -10,6 +10,7 @@ const PATH: Kind = Kind::Text("/aura");
 const HOST: Kind = Kind::Text("aura.localhost");
 pub(super) const PEERS: Kind = Kind::List(&Kind::Text("api.example.com"));
 pub(super) const POSITIVE: Kind = Kind::Integer { min: 1, max: 1_000_000 };
+const SOME_SIZE: Kind = Kind::Size { zero: false };
 pub(super) const SOME_TIME: Kind = Kind::Duration { zero: false };
 const ANY_TIME: Kind = Kind::Duration { zero: true };
 const LISTEN: Kind = Kind::AnyOf(&[
@@ -99,8 +100,37 @@ static SERVER: TableFormat = TableFormat {
             .later("confining the process"),
         Key::new("access_log", Kind::AnyOf(&[Kind::Flag, TEXT]), "One line for each request.")
             .later("the access log"),
-        Key::new("max_connections", POSITIVE, "Callers' connections at once.")
-            .later("a limit on connections"),
+        Key::new(
+            "max_connections",
+            POSITIVE,
+            "Callers' connections at once; one more is answered with 503 and closed.",
+        )
+        .default("16384, and at most half of the files that the process may open"),
+        Key::new("max_requests", POSITIVE, "Requests at once; one more is answered with 503.")
+            .default("8192"),
+        Key::new("max_header_size", SOME_SIZE, "The most that a request's header may hold, else 431.")
+            .default("\"64KiB\""),
+        Key::new(
+            "max_headers",
+            Kind::Integer { min: 1, max: 1000 },
+            "The most lines that a request's header may have, else 431.",
+        )
+        .default("100"),
+        Key::new("max_target", SOME_SIZE, "The longest path and query of a request, else 414.")
+            .default("\"16KiB\""),
+        Key::new(
+            "max_streams",
+            Kind::Integer { min: 1, max: 10_000 },
+            "HTTP/2: a caller's requests at once on one connection.",
+        )
+        .default("100"),
+        Key::new(
+            "max_resets",
+            POSITIVE,
+            "HTTP/2: requests that a caller may take back before they are answered, beyond those that it lets be \
+             answered, until its connection is closed.",
+        )
+        .default("200"),
     ]],
     later: None,
 };
@@ -180,7 +210,7 @@ static ROUTE: TableFormat = TableFormat {
         .default("\"60s\"; neo4j: \"none\""),
         Key::new(
             "replay_body",
-            Kind::Size,
+            Kind::Size { zero: true },
             "Body bytes kept for a replay with a new token; 0 turns that off.",
         )
         .default("\"64KiB\""),
@@ -204,20 +234,46 @@ static ROUTE: TableFormat = TableFormat {
             "Which account of the credential its requests carry: a person's login, or one of `clients`.",
         )
         .default("a login's `default`; of several `clients`, `strategy` decides"),
-        Key::new("http", Kind::AnyOf(&[TEXT, TEXTS]), "HTTP versions towards the upstream.")
-            .later("HTTP/2 towards upstreams"),
+        Key::new(
+            "http",
+            Kind::OneOf(&[Choice::new("auto"), Choice::new("1.1"), Choice::new("2")]),
+            "HTTP towards the upstream; \"auto\": what both speak, agreed on in the TLS handshake, and 1.1 in clear \
+             text; \"2\": in clear text as well.",
+        )
+        .default("\"auto\""),
         Key::new("pace", TEXT, "The most requests in a time.").later("pacing requests"),
         Key::new("pace_wait", ANY_TIME, "How long a request may wait for its turn.").later("pacing requests"),
-        Key::new("max_connections", POSITIVE, "Connections to the upstream at once.")
-            .later("a limit on connections"),
+        Key::new(
+            "max_connections",
+            POSITIVE,
+            "Connections to the upstream at once; each worker has its share.",
+        )
+        .default("as many as there are requests"),
+        Key::new(
+            "max_queue",
+            Kind::Integer { min: 0, max: 1_000_000 },
+            "Requests that may wait for one of `max_connections`, for `connect_timeout` at most, else 503; each \
+             worker has its share.",
+        )
+        .default("1024"),
+        Key::new(
+            "idle_timeout",
+            SOME_TIME,
+            "How long an unused connection to the upstream is kept; less where the upstream says so.",
+        )
+        .default("\"25s\""),
         Key::new(
             "local_token_endpoint",
             Kind::AnyOf(&[Kind::Flag, PATH]),
             "Answers clients' own token requests.",
         )
         .later("answering clients that ask for tokens themselves"),
-        Key::new("preserve_header_case", Kind::Flag, "Keeps the case of header names.")
-            .later("keeping the case of header names"),
+        Key::new(
+            "preserve_header_case",
+            Kind::Flag,
+            "HTTP/1.1: header names keep the case that they came in, both ways; else they are in lower case.",
+        )
+        .default("false"),
     ]],
     later: None,
 };
