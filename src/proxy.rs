@@ -32,7 +32,7 @@ use crate::clock::ticker::Ticker;
 use crate::config::{ListenId, Route};
 use crate::credential::{Claim, Lease, TokenPool};
 use crate::oauth::answer::retry_after;
-use crate::tls::Connector;
+use crate::tls::{Connector, ListenerTls};
 
 pub use self::error::ProxyError;
 pub use self::response_body::ResponseBody;
@@ -49,6 +49,8 @@ pub struct Shared {
     pub claims: Vec<Option<Claim>>,
     /// TLS towards each route's upstream; none for clear text.
     pub tls: Vec<Option<Connector>>,
+    /// TLS towards each listener's callers; none for clear text. [`ListenId`] indexes it.
+    pub listener_tls: Vec<Option<Arc<ListenerTls>>>,
     /// Which lease each open transaction belongs to.
     pub transactions: Arc<Transactions>,
     /// Tells when an upstream's `Retry-After` is a date.
