@@ -5,140 +5,48 @@
 mod support;
 
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::client::{ResolvesClientCert, Resumption};
-use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, HandshakeKind, SignatureScheme, SupportedProtocolVersion};
+use rustls::{HandshakeKind, SignatureScheme};
 use sidekey::app::description::{describe, urls};
 use sidekey::app::{App, StartError};
 use sidekey::clock::Clock;
 use sidekey::config::ListenerTlsSettings;
 use sidekey::credential::Vault;
-use sidekey::tls::{CertificateWatch, ListenerTls};
+use sidekey::tls::ListenerTls;
+use support::callers::{BOTH, Files, aged, caller, caller_of, seen, shake, talk};
 use support::running::{config, private_file, try_sidekey};
 use support::tls::{Authority, Identity};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-const BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
-const H2: &[u8] = b"h2";
-const HTTP_1_1: &[u8] = b"http/1.1";
-
-/// Both ends of a connection.
-type Ends = (client::TlsStream<DuplexStream>, server::TlsStream<DuplexStream>);
-
-/// A listener's files in a folder of their own, and what was loaded from them.
-struct Files {
-    folder: tempfile::TempDir,
-    settings: ListenerTlsSettings,
-}
-
-impl Files {
-    fn new(identity: &Identity, ca: &[&Authority]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let settings = ListenerTlsSettings {
-            cert: folder.path().join("tls.crt"),
-            key: folder.path().join("tls.key"),
-            client_ca: ca.iter().map(|authority| authority.ca.clone()).collect(),
-        };
-        let files = Self { folder, settings };
-        files.write(identity);
-        files
-    }
-
-    fn write(&self, identity: &Identity) {
-        std::fs::write(&self.settings.cert, identity.cert_pem()).unwrap();
-        private_file(self.settings.key.clone(), &identity.key_pem());
-    }
-
-    fn load(&self) -> (CertificateWatch, Arc<ListenerTls>) {
-        let mut watch = CertificateWatch::default();
-        let tls = watch.load(&self.settings).unwrap_or_else(|error| panic!("{error:?}"));
-        (watch, tls)
-    }
-
-    /// What a load says that must fail; nothing of what the files hold.
-    fn refusal(&self) -> String {
-        let error = ListenerTls::load(&self.settings).expect_err("they cannot be used");
-        sidekey::telemetry::chain(&error)
-    }
-}
-
-/// A caller that trusts `authority` and shows `identity`.
-fn caller(authority: &Authority, identity: Option<&Identity>) -> ClientConfig {
-    caller_of(authority, identity, &BOTH)
-}
-
-fn caller_of(
-    authority: &Authority,
-    identity: Option<&Identity>,
-    versions: &[&'static SupportedProtocolVersion],
-) -> ClientConfig {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions)
-        .unwrap()
-        .with_root_certificates(authority.roots());
-    match identity {
-        None => builder.with_no_client_auth(),
-        Some(identity) => builder.with_client_auth_cert(identity.chain(), identity.key()).unwrap(),
-    }
-}
-
-/// Shakes hands over a pipe; the error is the listener's.
-async fn shake(tls: &ListenerTls, caller: &Arc<ClientConfig>) -> Result<Ends, std::io::Error> {
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    let connector = TlsConnector::from(Arc::clone(caller));
-    let name = "localhost".try_into().unwrap();
-    let (client, server) =
-        tokio::join!(connector.connect(name, near), TlsAcceptor::from(tls.current()).accept(far));
-    let server = server?;
-    Ok((client.expect("the caller is content where the listener is"), server))
-}
-
-/// What a new caller that trusts `authority` sees.
-async fn seen(tls: &ListenerTls, authority: &Authority) -> CertificateDer<'static> {
-    let (client, _server) = shake(tls, &Arc::new(caller(authority, None))).await.expect("a handshake");
-    client.get_ref().1.peer_certificates().unwrap()[0].clone()
-}
-
-async fn talk((client, server): &mut Ends, words: &[u8]) {
-    client.write_all(words).await.unwrap();
-    client.flush().await.unwrap();
-    let mut heard = vec![0; words.len()];
-    server.read_exact(&mut heard).await.unwrap();
-    assert_eq!(heard, words);
-    server.write_all(&heard).await.unwrap();
-    server.flush().await.unwrap();
-    client.read_exact(&mut heard).await.unwrap();
-    assert_eq!(heard, words);
-}
+/// The protocol that both ends agree on, if any; an error: there is no connection.
+type Agreed = Result<Option<&'static str>, ()>;
 
 #[tokio::test]
 async fn callers_agree_on_http_2_before_http_1_1_over_tls_1_2_and_1_3() {
     let authority = Authority::new();
     let files = Files::new(&authority.issue(&["localhost"]), &[]);
     let (_, tls) = files.load();
-    let cases: [(&[&[u8]], Option<Option<&[u8]>>); 5] = [
-        (&[H2, HTTP_1_1], Some(Some(H2))),
-        (&[HTTP_1_1, H2], Some(Some(H2))),
-        (&[HTTP_1_1], Some(Some(HTTP_1_1))),
-        (&[], Some(None)),
-        (&[b"http/1.0"], None),
+    let cases: [(&[&str], Agreed); 5] = [
+        (&["h2", "http/1.1"], Ok(Some("h2"))),
+        (&["http/1.1", "h2"], Ok(Some("h2"))),
+        (&["http/1.1"], Ok(Some("http/1.1"))),
+        (&[], Ok(None)),
+        (&["http/1.0"], Err(())),
     ];
     for version in BOTH {
         for (offered, want) in cases {
             let mut caller = caller_of(&authority, None, &[version]);
-            caller.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
-            let got = shake(&tls, &Arc::new(caller)).await.ok();
-            let agreed = got.as_ref().map(|(_, server)| server.get_ref().1.alpn_protocol());
-            assert_eq!(agreed, want, "{version:?} {offered:?}");
-            let spoken = got.as_ref().map(|(_, server)| server.get_ref().1.protocol_version().unwrap());
-            assert!(spoken.is_none_or(|spoken| spoken == version.version), "{spoken:?}");
+            caller.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
+            let got = shake(&tls, &Arc::new(caller)).await;
+            let listener = got.as_ref().map(|(_, server)| server.get_ref().1).map_err(|_| ());
+            let agreed = listener.map(|listener| listener.alpn_protocol());
+            assert_eq!(agreed, want.map(|name| name.map(str::as_bytes)), "{version:?} {offered:?}");
+            let spoken = listener.map(|listener| listener.protocol_version());
+            assert!(spoken.is_err() || spoken == Ok(Some(version.version)), "{spoken:?}");
         }
     }
 }
@@ -177,7 +85,7 @@ struct Asked(Mutex<Vec<Vec<u8>>>);
 
 impl ResolvesClientCert for Asked {
     fn resolve(&self, roots: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        *self.0.lock().unwrap() = roots.iter().map(|root| root.to_vec()).collect();
+        *self.0.lock().expect("no panic") = roots.iter().map(|root| root.to_vec()).collect();
         None
     }
 
@@ -344,6 +252,7 @@ async fn new_roots_of_callers_count_from_the_next_connection_on() {
     let mut files = Files::new(&authority.issue(&["localhost"]), &[]);
     let ca = files.folder.path().join("callers.pem");
     std::fs::copy(&authority.ca, &ca).unwrap();
+    aged(&ca);
     files.settings.client_ca = vec![ca.clone()];
     let (mut watch, tls) = files.load();
     let (old, new) = (authority.issue(&["old.example"]), next.issue(&["new.example"]));
@@ -461,8 +370,7 @@ async fn a_certificate_that_cannot_be_used_is_found_before_anything_listens() {
     let ((cert, _), (_, key)) = (authority.client_files(), other.client_files());
     let refused = try_sidekey(&two_listeners(&cert, &key, "")).err().expect("they do not go together");
     assert!(matches!(refused, StartError::Tls(_)), "{refused:?}");
-    let (_, key) = authority.client_files();
-    let (cert, _) = (authority.folder().join("client.pem"), PathBuf::new());
+    let (cert, key) = authority.client_files();
     let no_root = private_file(authority.folder().join("no.pem"), "hello");
     let ca = format!(", ca = [\"{}\"]", no_root.display());
     assert!(matches!(try_sidekey(&two_listeners(&cert, &key, &ca)), Err(StartError::Tls(_))));

@@ -20,8 +20,8 @@ fn command(folder: &Path, args: &[&str]) -> Command {
 
 /// Exit status, standard output and standard error.
 async fn sidekey(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
-    let output = patiently("the command", command(folder, args).output()).await.unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let output = patiently("the command", command(folder, args).output()).await.expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
@@ -82,7 +82,7 @@ async fn until(lines: &mut Lines<BufReader<impl AsyncRead + Unpin>>, what: &str)
     patiently(what, async {
         let mut all = Vec::new();
         loop {
-            all.push(lines.next_line().await.unwrap().expect("it goes on"));
+            all.push(lines.next_line().await.expect("text").expect("it goes on"));
             if all.last().is_some_and(|line| line.contains(what)) {
                 return all;
             }
