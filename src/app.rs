@@ -19,7 +19,7 @@ use crate::secret::SecretError;
 use crate::secret::reader::SecretReader;
 use crate::server::{self, BindError, Server, ServerSettings};
 use crate::store::{self, StoreError};
-use crate::tls::{TlsError, TlsFactory};
+use crate::tls::{CertificateWatch, ListenerTls, TlsError, TlsFactory};
 
 pub use self::control::Control;
 
@@ -52,13 +52,14 @@ pub struct App {
     server: Server,
     keeper: JoinHandle<()>,
     tending: JoinHandle<()>,
+    certificates: JoinHandle<()>,
     drain_delay: Duration,
 }
 
 /// Where a listener is reached.
 #[derive(Debug, Clone)]
 pub struct Address {
-    /// As a person writes it: `127.0.0.1:7600` or `unix:/path`.
+    /// As a person writes it: `127.0.0.1:7600`, `https://127.0.0.1:7643` or `unix:/path`.
     pub text: String,
     /// Of TCP.
     pub socket: Option<SocketAddr>,
@@ -75,19 +76,25 @@ impl App {
     pub fn start(config: &Config, clock: &Clock, vault: Arc<Vault>) -> Result<Self, StartError> {
         let tls = TlsFactory::default();
         let (pool, keeper) = pool_of(config, &tls, clock, &vault)?;
+        let mut certificates = CertificateWatch::default();
         let shared = Arc::new(Shared {
             rules: Rules::new(config),
             claims: claims(config, &pool),
             pool: Arc::clone(&pool),
             tls: upstream_tls(config, &tls)?,
+            listener_tls: listener_tls(config, &mut certificates)?,
             transactions: Arc::default(),
             clock: clock.clone(),
         });
         let bound = server::bind(&config.server.listeners)?;
         let addresses = bound
             .iter()
-            .map(|bound| Address {
-                text: bound.address.clone(),
+            .zip(&config.server.listeners)
+            .map(|(bound, listener)| Address {
+                text: match listener.tls {
+                    Some(_) => format!("{}://{}", listener.scheme(), bound.address),
+                    None => bound.address.clone(),
+                },
                 socket: bound.socket_addr,
                 path: bound.address.strip_prefix("unix:").map(PathBuf::from),
             })
@@ -95,7 +102,9 @@ impl App {
         let server = Server::start(bound, &shared, settings(&config.server)).map_err(StartError::Threads)?;
         let keeper = tokio::spawn(keeper.run());
         let tending = tokio::spawn(Arc::clone(&vault).tend());
-        Ok(Self { addresses, pool, vault, server, keeper, tending, drain_delay: config.server.drain_delay })
+        let certificates = tokio::spawn(certificates.run());
+        let drain_delay = config.server.drain_delay;
+        Ok(Self { addresses, pool, vault, server, keeper, tending, certificates, drain_delay })
     }
 
     /// Where each listener is reached, in the order of the configuration.
@@ -117,6 +126,7 @@ impl App {
     pub async fn stop(self) {
         tokio::time::sleep(self.drain_delay).await;
         self.server.stop().await;
+        self.certificates.abort();
         // Last: exchanges that still ran might have needed a token.
         // A refresh token that is being presented must not be cut off: its successor would be lost.
         self.vault.close().await;
@@ -155,6 +165,18 @@ pub fn upstream_tls(config: &Config, tls: &TlsFactory) -> Result<Vec<Option<Upst
         tls.connector(&route.tls).map(|connector| Some(UpstreamTls::new(connector, route.http)))
     };
     config.routes.iter().map(of_route).collect()
+}
+
+/// TLS towards each listener's callers, kept fresh by `watch` while that runs; none for clear text.
+///
+/// # Errors
+/// [`TlsError`] when a certificate or its key cannot be used.
+pub fn listener_tls(
+    config: &Config,
+    watch: &mut CertificateWatch,
+) -> Result<Vec<Option<Arc<ListenerTls>>>, TlsError> {
+    let listeners = config.server.listeners.iter();
+    listeners.map(|listener| listener.tls.as_ref().map(|files| watch.load(files)).transpose()).collect()
 }
 
 fn settings(server: &ServerConfig) -> ServerSettings {

@@ -35,6 +35,7 @@ use crate::clock::ticker::Ticker;
 use crate::config::{ListenId, Route};
 use crate::credential::{Claim, Lease, TokenPool};
 use crate::oauth::answer::retry_after;
+use crate::tls::ListenerTls;
 
 pub use self::error::ProxyError;
 pub use self::response_body::ResponseBody;
@@ -52,6 +53,8 @@ pub struct Shared {
     pub claims: Vec<Option<Claim>>,
     /// TLS towards each route's upstream; none for clear text.
     pub tls: Vec<Option<UpstreamTls>>,
+    /// TLS towards each listener's callers; none for clear text. [`ListenId`] indexes it.
+    pub listener_tls: Vec<Option<Arc<ListenerTls>>>,
     /// Which lease each open transaction belongs to.
     pub transactions: Arc<Transactions>,
     /// Tells when an upstream's `Retry-After` is a date.
@@ -92,6 +95,11 @@ impl Proxy {
         let upstreams = Upstreams::new(shared.rules.routes(), ticker, share);
         let reporter = Reporter::new(Rc::clone(ticker));
         Self { shared, upstreams, reporter, running: Rc::default(), max_running: requests }
+    }
+
+    /// TLS towards the callers of a listener, if it has any.
+    pub fn listener_tls(&self, listener: ListenId) -> Option<&ListenerTls> {
+        self.shared.listener_tls[listener].as_deref()
     }
 
     /// Does any route that can be reached at a listener keep the case of header names?

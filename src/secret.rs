@@ -1,5 +1,6 @@
 //! Secrets: a value that cannot be printed, and the places one can come from.
 
+pub mod fingerprint;
 pub mod key;
 pub mod reader;
 
@@ -171,15 +172,16 @@ pub fn clean_text(bytes: Vec<u8>, what: &str) -> Result<Secret, SecretError> {
 
 /// Reads a secret file: one line of text, at most [`MAX_SECRET_BYTES`].
 pub fn read_file(path: &Path) -> Result<Secret, SecretError> {
-    clean(bytes_of(path)?, &path.display().to_string())
+    clean(bytes_of(path, MAX_SECRET_BYTES)?, &path.display().to_string())
 }
 
 /// Reads a secret file of several lines, at most [`MAX_SECRET_BYTES`].
 pub fn read_text_file(path: &Path) -> Result<Secret, SecretError> {
-    clean_text(bytes_of(path)?, &path.display().to_string())
+    clean_text(bytes_of(path, MAX_SECRET_BYTES)?, &path.display().to_string())
 }
 
-fn bytes_of(path: &Path) -> Result<Vec<u8>, SecretError> {
+/// Reads a file whole, or one byte more than `limit` of it. A pipe, a device or a directory is an error.
+pub(crate) fn bytes_of(path: &Path, limit: usize) -> Result<Vec<u8>, SecretError> {
     use std::io::Read as _;
     let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
     let meta = std::fs::metadata(path).map_err(unreadable)?;
@@ -192,8 +194,8 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>, SecretError> {
     }
     let file = std::fs::File::open(path).map_err(unreadable)?;
     // One allocation of the final size: a growing buffer would leave copies behind.
-    let mut bytes = Vec::with_capacity(MAX_SECRET_BYTES + 1);
-    file.take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let mut bytes = Vec::with_capacity(limit + 1);
+    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     Ok(bytes)
 }
 

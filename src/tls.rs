@@ -1,4 +1,7 @@
-//! TLS towards upstreams and token endpoints: rustls, verification always on.
+//! TLS towards upstreams and token endpoints, and towards callers: rustls, verification always on.
+
+mod acceptor;
+mod watch;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,8 +11,16 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
 
 use crate::config::TlsSettings;
+use crate::secret::{SecretError, bytes_of};
+
+pub use self::acceptor::ListenerTls;
+pub use self::watch::{CertificateWatch, Change};
+
+/// The most that a PEM file may hold, in bytes: a bundle of all public roots is a fifth of it.
+const MAX_PEM_BYTES: usize = 1024 * 1024;
 
 /// HTTP/1.1 in ALPN (RFC 7301 §6).
 pub const HTTP_1: &[u8] = b"http/1.1";
@@ -47,6 +58,9 @@ pub enum TlsError {
         #[source]
         source: rustls::Error,
     },
+    /// The roots that callers' certificates are to be verified with cannot be used.
+    #[error("callers' certificates cannot be verified")]
+    Callers(#[source] rustls::server::VerifierBuilderError),
     /// No protocol version is usable; cannot happen with the built-in provider.
     #[error("TLS cannot be set up")]
     Setup(#[source] rustls::Error),
@@ -78,7 +92,7 @@ impl TlsFactory {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
                 let chain = certificates(cert)?;
-                let private = PrivateKeyDer::from_pem_file(key).map_err(|error| pem_error(key, &error))?;
+                let private = private_key(key)?;
                 builder.with_client_auth_cert(chain, private).map_err(|source| TlsError::Identity {
                     cert: cert.clone(),
                     key: key.clone(),
@@ -122,13 +136,38 @@ fn system_roots() -> RootCertStore {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let text = pem_text(path)?;
+    let found = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| pem_error(path, &error))?;
     if found.is_empty() {
-        return Err(TlsError::Pem { path: path.to_owned(), reason: "it holds no certificate".to_owned() });
+        return Err(unusable(path, "it holds no certificate"));
     }
     Ok(found)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let text = pem_text(path)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        rustls::pki_types::pem::Error::NoItemsFound if text.windows(9).any(|word| word == b"ENCRYPTED") => {
+            unusable(path, "its key is locked with a passphrase; write it without one")
+        }
+        rustls::pki_types::pem::Error::NoItemsFound => unusable(path, "it holds no private key"),
+        error => pem_error(path, &error),
+    })
+}
+
+/// Wiped when dropped: it may hold a key.
+fn pem_text(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+    let text = bytes_of(path, MAX_PEM_BYTES).map(Zeroizing::new).map_err(|error| match error {
+        SecretError::Unreadable { source, .. } => unusable(path, &source.to_string()),
+        SecretError::Directory(_) => unusable(path, "it is a directory"),
+        _ => unusable(path, "it is a pipe or a device, not a file"),
+    })?;
+    if text.len() > MAX_PEM_BYTES {
+        return Err(unusable(path, "it is larger than 1 MiB"));
+    }
+    Ok(text)
 }
 
 fn pem_error(path: &Path, error: &rustls::pki_types::pem::Error) -> TlsError {
@@ -138,5 +177,9 @@ fn pem_error(path: &Path, error: &rustls::pki_types::pem::Error) -> TlsError {
         Error::NoItemsFound => "it holds no such item".to_owned(),
         _ => "it is malformed".to_owned(),
     };
-    TlsError::Pem { path: path.to_owned(), reason }
+    unusable(path, &reason)
+}
+
+fn unusable(path: &Path, reason: &str) -> TlsError {
+    TlsError::Pem { path: path.to_owned(), reason: reason.to_owned() }
 }

@@ -3,24 +3,24 @@
 use serde_json::{Value, json};
 
 use super::Address;
-use crate::config::{Config, CredentialKind, Provider, Route};
+use crate::config::{Config, CredentialKind, Listener, Provider, Route};
 
 /// The addresses at which a route is reached, each once.
 pub fn urls(config: &Config, route: &Route, addresses: &[Address]) -> Vec<String> {
-    let base = |address: &Address| match address.socket {
-        Some(socket) => format!("http://{socket}"),
+    let listeners = &config.server.listeners;
+    let base = |(listener, address): (&Listener, &Address)| match address.socket {
+        Some(socket) => format!("{}://{socket}", listener.scheme()),
         None => address.text.clone(),
     };
-    let own = route.matches.listeners.iter().map(|id| base(&addresses[*id]));
-    let shared = || {
-        let listeners = config.server.listeners.iter().zip(addresses);
-        listeners.filter(|(listener, _)| listener.shared).map(|(_, address)| address)
-    };
+    let own = route.matches.listeners.iter().map(|id| base((&listeners[*id], &addresses[*id])));
+    let shared = || listeners.iter().zip(addresses).filter(|(listener, _)| listener.shared);
     let by_path =
         route.matches.paths.iter().flat_map(|path| shared().map(move |at| format!("{}{path}", base(at))));
     let by_host = route.matches.hosts.iter().flat_map(|host| {
-        let ports = shared().filter_map(|at| at.socket.map(|socket| socket.port()));
-        ports.map(move |port| format!("http://{host}:{port}"))
+        let of = move |(listener, at): (&Listener, &Address)| {
+            Some(format!("{}://{host}:{}", listener.scheme(), at.socket?.port()))
+        };
+        shared().filter_map(of)
     });
     own.chain(by_path).chain(by_host).collect()
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::run::account_line;
 use super::{ConfigArg, Failure, load, runtime, say};
 use crate::app::description::upstream_url;
-use crate::app::{upstream_tls, vault_of};
+use crate::app::{listener_tls, upstream_tls, vault_of};
 use crate::clock::Clock;
 use crate::config::{Config, Environment, LoadOptions};
 use crate::credential::{Vault, pool_of};
 use crate::dial::dial;
 use crate::telemetry::chain;
-use crate::tls::TlsFactory;
+use crate::tls::{CertificateWatch, TlsFactory};
 
 pub(super) fn check(
     arg: &ConfigArg,
@@ -24,6 +24,7 @@ pub(super) fn check(
         // Certificates and keys are read as a run would read them.
         let tls = TlsFactory::default();
         upstream_tls(&config, &tls)?;
+        listener_tls(&config, &mut CertificateWatch::default())?;
         // The store is not opened: a check leaves nothing behind.
         let clock = Clock::system();
         pool_of(&config, &tls, &clock, &Vault::in_memory(&clock))?;

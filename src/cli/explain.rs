@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::{ConfigArg, Failure, load, say};
 use crate::app::description::{kind, upstream_url};
-use crate::config::{Bind, Config, CredentialKind, Environment, ListenId, LoadOptions};
+use crate::config::{Bind, Config, CredentialKind, Environment, ListenId, Listener, LoadOptions};
 use crate::credential::DEFAULT_ACCOUNT;
 use crate::proxy::headers::{self, Changes};
 use crate::proxy::{Plan, Rules};
@@ -44,7 +44,7 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     }
     let (mut head, ()) = request.into_parts();
     say(format_args!("request     {} {}", args.method, args.url));
-    say(format_args!("listener    {}", shown(&config.server.listeners[listener].bind)));
+    say(format_args!("listener    {}", shown(&config.server.listeners[listener])));
     let rules = Rules::new(&config);
     if let Some(account) = &args.account {
         name_account(&rules, listener, &mut head, account)?;
@@ -142,25 +142,27 @@ fn locate(config: &Config, url: &str) -> Result<(ListenId, Authority, Uri), Fail
         };
         return Ok((first, authority.parse().map_err(|_| bad_url(url))?, path));
     };
-    if uri.scheme_str() != Some("http") {
-        return Err(Failure::Configuration(format!(
-            "callers speak http to sidekey; write http://{authority}{target}"
-        )));
-    }
-    let port = authority.port_u16().unwrap_or(80);
+    let scheme = uri.scheme_str().unwrap_or_default();
+    let port = authority.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
     let found = listeners.iter().position(|one| matches!(&one.bind, Bind::Tcp(at) if at.port() == port));
     let listener = found.ok_or_else(|| {
-        let all: Vec<_> = listeners.iter().map(|one| shown(&one.bind)).collect();
+        let all: Vec<_> = listeners.iter().map(shown).collect();
         Failure::Configuration(format!(
             "nothing listens on port {port}; the listeners are: {}",
             all.join(", ")
         ))
     })?;
+    let spoken = listeners[listener].scheme();
+    if scheme != spoken {
+        let text = format!("callers speak {spoken} there; write {spoken}://{authority}{target}");
+        return Err(Failure::Configuration(text));
+    }
     Ok((listener, authority.clone(), path))
 }
 
-fn shown(bind: &Bind) -> String {
-    match bind {
+fn shown(listener: &Listener) -> String {
+    match &listener.bind {
+        Bind::Tcp(address) if listener.tls.is_some() => format!("{}://{address}", listener.scheme()),
         Bind::Tcp(address) => address.to_string(),
         Bind::Unix { path, .. } => format!("unix:{}", path.display()),
     }

@@ -102,6 +102,15 @@ pub struct Listener {
     pub bind: Bind,
     /// A listener opened by one route alone serves only that route.
     pub shared: bool,
+    /// TLS towards its callers; none: clear text.
+    pub tls: Option<ListenerTlsSettings>,
+}
+
+impl Listener {
+    /// What its callers' URLs begin with: `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
 }
 
 /// Where a listener binds.
@@ -213,6 +222,17 @@ pub struct TlsSettings {
     pub ca: Vec<PathBuf>,
     /// PEM files with our certificate chain and its private key.
     pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// The `tls` table of a listener: `cert` and `key` are ours, `ca` verifies callers. Nothing global is merged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTlsSettings {
+    /// PEM file with our certificate chain, the listener's own first.
+    pub cert: PathBuf,
+    /// PEM file with its private key.
+    pub key: PathBuf,
+    /// PEM files with roots, one of which must have issued a caller's certificate; none: callers need no certificate.
+    pub client_ca: Vec<PathBuf>,
 }
 
 /// A URL that sidekey itself calls.

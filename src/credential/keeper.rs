@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -19,6 +18,7 @@ use super::pool::{Account, AccountId, CredentialSpec, TokenPool};
 use super::roster::News;
 use super::source::{FetchError, Fetched, Wish};
 use crate::clock::{Clock, Moment};
+use crate::secret::fingerprint::Fingerprint;
 use crate::telemetry::chain;
 
 /// Fetches at once at most for one credential: ten thousand cold accounts must not be ten thousand connections, and
@@ -69,9 +69,6 @@ struct WatchedFile {
     seen: Option<Fingerprint>,
 }
 
-/// What tells one state of a file from the next: device, inode, length, modification and change times.
-type Fingerprint = (u64, u64, u64, (i64, i64), (i64, i64));
-
 impl Keeper {
     /// A pool and its keeper; nothing is fetched until the keeper runs.
     pub fn with_pool(specs: Vec<CredentialSpec>, clock: Clock) -> (Arc<TokenPool>, Self) {
@@ -94,7 +91,7 @@ impl Keeper {
         let mut files = Vec::new();
         for (account, entry) in pool.accounts.iter() {
             for path in entry.source.watched_files() {
-                let seen = fingerprint(&path);
+                let seen = Fingerprint::of(&path);
                 files.push(WatchedFile { account, path, seen });
             }
         }
@@ -294,7 +291,7 @@ impl Keeper {
                 let watched = pool.accounts[id].source.watched_files().into_iter();
                 self.files.extend(watched.map(|path| WatchedFile {
                     account: id,
-                    seen: fingerprint(&path),
+                    seen: Fingerprint::of(&path),
                     path,
                 }));
             }
@@ -314,7 +311,7 @@ impl Keeper {
     fn check_files(&mut self) {
         let mut changed = Vec::new();
         for file in &mut self.files {
-            let now = fingerprint(&file.path);
+            let now = Fingerprint::of(&file.path);
             if now != file.seen {
                 file.seen = now;
                 changed.push(file.account);
@@ -379,15 +376,4 @@ impl Account {
     fn set_last_error(&self, text: Option<Arc<str>>) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }
-}
-
-fn fingerprint(path: &std::path::Path) -> Option<Fingerprint> {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((
-        meta.dev(),
-        meta.ino(),
-        meta.len(),
-        (meta.mtime(), meta.mtime_nsec()),
-        (meta.ctime(), meta.ctime_nsec()),
-    ))
 }

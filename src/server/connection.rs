@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio_rustls::TlsAcceptor;
 use tracing::trace;
 
 use super::http2;
@@ -37,7 +38,8 @@ pub(super) struct Service {
 /// Serves one connection to its end: closed by the caller, overdue, or drained.
 pub(super) async fn serve(Accepted { stream, listener }: Accepted, service: Rc<Service>) {
     let exchange = Exchange::new(&service.ticker, service.times);
-    match opening::open(stream, None, &exchange).await {
+    let tls = service.proxy.listener_tls(listener).map(|tls| TlsAcceptor::from(tls.current()));
+    match opening::open(stream, tls, &exchange).await {
         Ok(Some((opened, Version::Http1))) => http1(opened, listener, &service, exchange).await,
         Ok(Some((opened, Version::Http2))) => {
             drop(exchange);

@@ -4,6 +4,8 @@
 
 pub(crate) mod authorization_server;
 pub(crate) mod browser;
+#[cfg(feature = "demo")]
+pub(crate) mod callers;
 pub(crate) mod faulty;
 #[cfg(feature = "demo")]
 pub(crate) mod logins;

@@ -66,6 +66,35 @@ impl Authority {
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
+
+    /// A store that trusts this authority.
+    pub(crate) fn roots(&self) -> Arc<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.clone()).expect("a root");
+        Arc::new(roots)
+    }
+}
+
+impl Identity {
+    /// The certificate chain, in DER.
+    pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
+        vec![self.certificate.clone()]
+    }
+
+    /// The private key, in DER.
+    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()))
+    }
+
+    /// The certificate, in PEM.
+    pub(crate) fn cert_pem(&self) -> String {
+        format!("{}\n", pem("CERTIFICATE", &self.certificate))
+    }
+
+    /// The private key, in PEM.
+    pub(crate) fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -105,15 +134,11 @@ impl TlsServer {
         let builder = match clients_of {
             None => builder.with_no_client_auth(),
             Some(authority) => {
-                let mut roots = RootCertStore::empty();
-                roots.add(authority.root.clone()).expect("a root");
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier = WebPkiClientVerifier::builder_with_provider(authority.roots(), provider);
                 builder.with_client_cert_verifier(verifier.build().expect("a verifier"))
             }
         };
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.key.serialize_der()));
-        let mut config =
-            builder.with_single_cert(vec![identity.certificate.clone()], key).expect("an identity");
+        let mut config = builder.with_single_cert(identity.chain(), identity.key()).expect("an identity");
         // It answers in nothing else.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));

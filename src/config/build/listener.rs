@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::names;
+use super::{names, tls};
 use crate::config::context::Context;
 use crate::config::diagnostic::At;
 use crate::config::document::{Node, Table, Value};
-use crate::config::{Bind, ListenId, Listener, Upstream};
+use crate::config::{Bind, ListenId, Listener, ListenerTlsSettings, Upstream};
 
 const DEFAULT: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 7600));
 /// `sun_path` of Linux and the BSDs, less the closing NUL; macOS has the shortest.
@@ -26,6 +26,14 @@ struct Written {
     at: At,
     /// Was a mode given, or is it the default?
     mode_given: bool,
+    /// TLS, and where it is written.
+    tls: Option<(ListenerTlsSettings, At)>,
+}
+
+impl Written {
+    fn listener(self, shared: bool) -> (Listener, At) {
+        (Listener { bind: self.bind, shared, tls: self.tls.map(|(tls, _)| tls) }, self.at)
+    }
 }
 
 impl Listeners {
@@ -35,7 +43,8 @@ impl Listeners {
         let incomplete = server.get("listen").is_some_and(broken);
         let mut listeners = Self { list: Vec::new(), incomplete };
         if !server.has("listen") && needed {
-            listeners.list.push((Listener { bind: Bind::Tcp(DEFAULT), shared: true }, At::Whole));
+            let default = Listener { bind: Bind::Tcp(DEFAULT), shared: true, tls: None };
+            listeners.list.push((default, At::Whole));
         }
         for node in server.items("listen") {
             let Some(written) = read(node, context) else {
@@ -44,7 +53,7 @@ impl Listeners {
             };
             match listeners.find(&written.bind) {
                 Some(other) => listeners.report_twice(&written, other, context),
-                None => listeners.list.push((Listener { bind: written.bind, shared: true }, written.at)),
+                None => listeners.list.push(written.listener(true)),
             }
         }
         listeners
@@ -55,7 +64,7 @@ impl Listeners {
         let written = read(node, context)?;
         let exact = self.list.iter().position(|(listener, _)| same(&listener.bind, &written.bind));
         if let Some(id) = exact {
-            let listener = &mut self.list[id].0;
+            let (listener, at) = &mut self.list[id];
             listener.shared = false;
             if written.mode_given && listener.bind != written.bind {
                 context.out.error(
@@ -64,13 +73,23 @@ impl Listeners {
                     "write it there only",
                 );
             }
+            // Placeholders, which stand for what is not at hand, cannot be compared.
+            let comparable = context.check_secrets || context.placeholders == 0;
+            if let Some((tls, here)) = written.tls
+                && listener.tls.as_ref() != Some(&tls)
+                && comparable
+            {
+                let line = context.out.line_hint(*at);
+                let message = format!("`tls` differs from that of the same address{line}");
+                context.out.error(here, message, "write it there only");
+            }
             return Some(id);
         }
         if let Some(other) = self.find(&written.bind) {
             self.report_twice(&written, other, context);
             return None;
         }
-        self.list.push((Listener { bind: written.bind, shared: false }, written.at));
+        self.list.push(written.listener(false));
         Some(self.list.len() - 1)
     }
 
@@ -150,6 +169,7 @@ fn read(node: &Node, context: &mut Context<'_>) -> Option<Written> {
     };
     let text = address.as_text()?;
     let mode = table.and_then(|table| table.get("mode"));
+    let place_of_tls = table.filter(|table| table.has("tls")).map(|table| table.place_of("tls"));
     if let Some(path) = text.strip_prefix("unix:") {
         if path.is_empty() || path.len() > LONGEST_SOCKET_PATH {
             let message = format!("{} is no path for a Unix socket", address.shown());
@@ -157,12 +177,16 @@ fn read(node: &Node, context: &mut Context<'_>) -> Option<Written> {
             context.out.error(address.at, message, help);
             return None;
         }
+        if let Some(at) = place_of_tls {
+            let help = "remove it; what goes through a Unix socket does not leave this machine";
+            context.out.error(at, "`tls` is for TCP addresses", help);
+        }
         let bits = match mode {
             Some(node) => permission_bits(node, context)?,
             None => 0o600,
         };
         let bind = Bind::Unix { path: PathBuf::from(path), mode: bits };
-        return Some(Written { bind, at: address.at, mode_given: mode.is_some() });
+        return Some(Written { bind, at: address.at, mode_given: mode.is_some(), tls: None });
     }
     if let Some(mode) = mode {
         context.out.error(mode.at, "`mode` is for Unix sockets", "remove it, or write bind = \"unix:PATH\"");
@@ -187,7 +211,8 @@ fn read(node: &Node, context: &mut Context<'_>) -> Option<Written> {
         context.out.error(address.at, message, help);
         return None;
     }
-    Some(Written { bind: Bind::Tcp(tcp), at: address.at, mode_given: false })
+    let tls = table.and_then(|table| table.table("tls")).and_then(|table| tls::listener(table, context));
+    Some(Written { bind: Bind::Tcp(tcp), at: address.at, mode_given: false, tls: tls.zip(place_of_tls) })
 }
 
 fn suggestion(text: &str) -> String {

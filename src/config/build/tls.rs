@@ -1,12 +1,12 @@
-//! The `tls` tables: ours over the global one.
+//! The `tls` tables: ours over the global one, and those of listeners.
 
 use std::path::{Path, PathBuf};
 
 use super::secrets::warn_if_public;
-use crate::config::TlsSettings;
 use crate::config::context::Context;
 use crate::config::diagnostic::At;
-use crate::config::document::Table;
+use crate::config::document::{Table, Value};
+use crate::config::{ListenerTlsSettings, TlsSettings};
 
 /// The settings of a `tls` table, with the global ones merged in: roots add up, an identity of its own wins.
 pub(super) fn settings(
@@ -23,23 +23,49 @@ pub(super) fn settings(
             ca.push(path);
         }
     }
-    let path = |key: &str, context: &mut Context<'_>| {
-        let node = table.get(key)?;
-        file(node.as_text()?, key, node.at, context)
-    };
-    let (cert, key) = (path("cert", context), path("key", context));
+    let (cert, key) = (path(table, "cert", context), path(table, "key", context));
     for (given, missing) in [("cert", "key"), ("key", "cert")] {
         if table.has(given) && !table.has(missing) {
             let message = format!("`{given}` stands without `{missing}`");
             context.out.error(table.place_of(given), message, format!("write {missing} = \"PATH\" too"));
         }
     }
-    if let Some(key) = &key
+    warn_of_public_key(key.as_deref(), table, context);
+    TlsSettings { ca, identity: cert.zip(key).or_else(|| global.identity.clone()) }
+}
+
+/// The settings of a listener's `tls` table; none if they are wrong, which is reported.
+pub(super) fn listener(table: &Table, context: &mut Context<'_>) -> Option<ListenerTlsSettings> {
+    let (cert, key) = (path(table, "cert", context), path(table, "key", context));
+    warn_of_public_key(key.as_deref(), table, context);
+    let ca = table.get("ca");
+    // It would let everybody in, which is hardly what it says.
+    if ca.is_some_and(|node| matches!(&node.value, Value::List(items) if items.is_empty())) {
+        let help = "name the roots of callers' certificates, or remove it: callers need no certificate then";
+        context.out.error(table.place_of("ca"), "`ca` is an empty list", help);
+        return None;
+    }
+    let mut client_ca = Vec::new();
+    for node in table.items("ca") {
+        client_ca.push(file(node.as_text()?, "ca", node.at, context)?);
+    }
+    if ca.is_some() && client_ca.is_empty() {
+        return None;
+    }
+    Some(ListenerTlsSettings { cert: cert?, key: key?, client_ca })
+}
+
+fn path(table: &Table, key: &str, context: &mut Context<'_>) -> Option<PathBuf> {
+    let node = table.get(key)?;
+    file(node.as_text()?, key, node.at, context)
+}
+
+fn warn_of_public_key(key: Option<&Path>, table: &Table, context: &mut Context<'_>) {
+    if let Some(key) = key
         && context.check_secrets
     {
         warn_if_public(key, table.place_of("key"), context);
     }
-    TlsSettings { ca, identity: cert.zip(key).or_else(|| global.identity.clone()) }
 }
 
 fn file(text: &str, key: &str, at: At, context: &mut Context<'_>) -> Option<PathBuf> {
@@ -62,6 +88,10 @@ fn readable(path: &Path) -> Result<(), String> {
     let metadata = path.metadata().map_err(|error| error.to_string())?;
     if metadata.is_dir() {
         return Err("it is a directory".to_owned());
+    }
+    // Opening a pipe would wait for its writer, perhaps for ever.
+    if !metadata.is_file() {
+        return Err("it is a pipe or a device, not a file".to_owned());
     }
     std::fs::File::open(path).map(drop).map_err(|error| error.to_string())
 }

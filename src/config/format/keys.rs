@@ -154,7 +154,32 @@ static LISTEN_ITEM: TableFormat = TableFormat {
             "Allows a TCP address that other machines reach, though callers need no credential of their own.",
         )
         .default("false"),
-        Key::new("tls", TLS_TABLE, "TLS towards callers.").later("TLS towards callers"),
+        Key::new("tls", Kind::Table(&LISTEN_TLS), "TLS towards callers, who then write `https://`."),
+    ]],
+    later: None,
+};
+
+static LISTEN_TLS: TableFormat = TableFormat {
+    name: "listen_tls",
+    heading: "listen = { bind = \"…\", tls = { … } }",
+    doc: "TLS towards callers, on a TCP address. Nothing of `[tls]` holds here: that is for what sidekey connects to.",
+    keys: &[&[
+        Key::new(
+            "cert",
+            Kind::Text("/etc/sidekey/listener.pem"),
+            "PEM file with our certificate, and those between it and its root.",
+        )
+        .required(),
+        Key::new("key", Kind::Text("/etc/sidekey/listener.key"), "PEM file with its private key.").required(),
+        Key::new(
+            "ca",
+            Kind::AnyOf(&[
+                Kind::Text("/etc/sidekey/callers.pem"),
+                Kind::List(&Kind::Text("/etc/sidekey/callers.pem")),
+            ]),
+            "PEM files with roots; one or a list. Only callers with a certificate of one of them get in; the system's \
+             roots do not count.",
+        ),
     ]],
     later: None,
 };
