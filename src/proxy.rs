@@ -1,6 +1,7 @@
 //! The life of one request, top to bottom: guard → route → sanitize → lease → inject → send → (refused? → replay
 //! once) → response.
 
+pub mod addresses;
 mod answer;
 mod error;
 pub mod exchange;
@@ -108,7 +109,7 @@ impl Proxy {
 
     async fn forward(
         &self,
-        Plan { route, index, target, account }: Plan<'_>,
+        Plan { route, index, target, account, view }: Plan<'_>,
         mut head: http::request::Parts,
         body: Incoming,
         exchange: &Rc<Exchange>,
@@ -116,7 +117,7 @@ impl Proxy {
         if let Some(name) = self.shared.rules.account_header(index) {
             head.headers.remove(name);
         }
-        headers::to_upstream(&mut head.headers, route.provider, &route.upstream);
+        headers::to_upstream(&mut head.headers, route.provider, &route.upstream, view.tls);
         let (method, path) = (head.method.clone(), target.clone());
         let step = transactions::step(route, &method, path.path());
         if let Step::Begins(_) = step {
@@ -143,6 +144,7 @@ impl Proxy {
         // Ours, not the upstream's (RFC 9112 §2.3); the server adapts it to the caller's.
         head.version = Version::HTTP_11;
         headers::to_caller(&mut head.headers, route.provider);
+        addresses::to_caller(&mut head.headers, &view, route.provider, &route.upstream);
         Ok(Response::from_parts(head, ResponseBody::upstream(body, opening, exchange)))
     }
 

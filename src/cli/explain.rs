@@ -48,7 +48,7 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     if let Some(account) = &args.account {
         name_account(&rules, listener, &mut head, account)?;
     }
-    let Plan { route, index, target, account } = match rules.plan(listener, &head) {
+    let Plan { route, index, target, account, view } = match rules.plan(listener, &head) {
         Ok(plan) => plan,
         Err((error, _)) => {
             say(format_args!(
@@ -68,7 +68,7 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     if let Some(name) = rules.account_header(index) {
         head.headers.remove(name);
     }
-    headers::to_upstream(&mut head.headers, route.provider, &route.upstream);
+    headers::to_upstream(&mut head.headers, route.provider, &route.upstream, view.tls);
     match route.credential.map(|id| &config.credentials[id]) {
         None => say("credential  none"),
         Some(credential) => {

@@ -13,8 +13,8 @@ static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host"
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Makes a caller's header one that may be sent upstream, all but the credential: hop-by-hop fields go, what callers
-/// may not say goes, ours are set.
-pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstream) {
+/// may not say goes, ours are set. `tls`: does the caller speak TLS to sidekey?
+pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstream, tls: bool) {
     remove_hop_by_hop(headers);
     let doomed = |name: &HeaderName| is_callers_taboo(name) || (name == COOKIE && takes_cookies(provider));
     remove_where(headers, doomed);
@@ -24,7 +24,8 @@ pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstr
     {
         // It builds absolute URLs in its answers from these; they must lead back here.
         headers.insert(X_FORWARDED_HOST.clone(), host);
-        headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static("http"));
+        let scheme = if tls { "https" } else { "http" };
+        headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static(scheme));
     }
     headers.append(VIA, HeaderValue::from_static("1.1 sidekey"));
 }
@@ -151,7 +152,7 @@ mod tests {
 
     fn sent(provider: Provider, given: &[(&str, &str)]) -> Vec<String> {
         let mut headers = map(given);
-        to_upstream(&mut headers, provider, &upstream());
+        to_upstream(&mut headers, provider, &upstream(), false);
         lines(&headers)
     }
 
@@ -268,6 +269,9 @@ mod tests {
             "x-forwarded-proto: http",
         ];
         assert_eq!(got, want);
+        let mut headers = map(&[("host", "graph.internal")]);
+        to_upstream(&mut headers, Provider::Neo4j, &upstream(), true);
+        assert_eq!(headers[&X_FORWARDED_PROTO], "https");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What may pass and where it goes: everything that is decided about a request before a token is needed.
 
+use http::header::HOST;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue};
 
+use super::addresses::View;
 use super::error::ProxyError;
 use super::headers;
 use super::route::{self, RouteTable};
@@ -18,6 +20,8 @@ pub struct Rules {
     routes: Vec<Route>,
     /// By listener: is it reached by a name, which could be a lie?
     by_name: Vec<bool>,
+    /// By listener: do callers speak TLS to it?
+    tls: Vec<bool>,
     /// By route: the header in which callers name the account.
     account_headers: Vec<Option<HeaderName>>,
 }
@@ -40,6 +44,8 @@ pub struct Plan<'a> {
     pub target: PathAndQuery,
     /// The account that the caller names: visible ASCII.
     pub account: Option<HeaderValue>,
+    /// How the caller reached it.
+    pub view: View<'a>,
 }
 
 impl Rules {
@@ -54,6 +60,8 @@ impl Rules {
             routes: config.routes.clone(),
             account_headers: config.routes.iter().map(|route| account_header(config, route)).collect(),
             by_name: listeners.iter().map(|listener| matches!(listener.bind, Bind::Tcp(_))).collect(),
+            // Callers speak clear text to all of them.
+            tls: vec![false; listeners.len()],
         }
     }
 
@@ -115,14 +123,19 @@ impl Rules {
             return Err((ProxyError::BadRequest(text), provider));
         }
         let route = &self.routes[found.route];
+        let prefix = found.prefix.unwrap_or_default();
         let target = head
             .uri
             .path_and_query()
             .cloned()
             .or_else(|| (path == "/" || path.is_empty()).then(|| PathAndQuery::from_static("/")))
-            .and_then(|whole| route::target(&route.upstream, &whole, found.prefix));
+            .and_then(|whole| route::target(&route.upstream, &whole, prefix.len()));
         let target = target.ok_or((ProxyError::BadRequest("The target is not a path."), provider))?;
         let account = self.account(found.route, head).map_err(|error| (error, provider))?;
-        Ok(Plan { route, index: found.route, target, account })
+        // The guard has seen that there is exactly one.
+        let host = head.headers.get(HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
+        let by_path = found.prefix.map(|_| &self.table);
+        let view = View { tls: self.tls[listener], host, prefix, by_path };
+        Ok(Plan { route, index: found.route, target, account, view })
     }
 }
