@@ -62,12 +62,14 @@ client_secret = {{ value = "demo-secret" }}
 [route.neo4j]
 provider = "neo4j"
 path = "/neo4j"
+host = "neo4j.localhost"
 upstream = "{neo4j}"
 credential = {{ type = "basic", username = "neo4j", password = {{ value = "verysecret" }} }}
 
 [route.neo4j-sso]
 provider = "neo4j"
 path = "/neo4j-sso"
+host = "neo4j-sso.localhost"
 upstream = "{neo4j}"
 credential = {{ type = "bearer", token = {{ value = "demo-sso-token" }} }}
 

@@ -1,6 +1,7 @@
 //! The life of one request, top to bottom: guard → route → sanitize → lease → inject → send → (refused? → replay
 //! once) → response.
 
+pub mod addresses;
 mod answer;
 mod error;
 pub mod exchange;
@@ -25,7 +26,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use self::exchange::{Exchange, Place};
-use self::headers::Changes;
+use self::headers::Received;
 use self::outgoing::Outgoing;
 use self::report::Reporter;
 use self::request_body::RequestBody;
@@ -155,7 +156,7 @@ impl Proxy {
 
     async fn forward(
         &self,
-        Plan { route, index, target, account }: Plan<'_>,
+        Plan { route, index, target, account, view }: Plan<'_>,
         mut head: http::request::Parts,
         body: Incoming,
         exchange: &Rc<Exchange>,
@@ -163,8 +164,8 @@ impl Proxy {
         if let Some(name) = self.shared.rules.account_header(index) {
             head.headers.remove(name);
         }
-        let changes = Changes::of(&head);
-        headers::to_upstream(&mut head.headers, route.provider, &route.upstream, changes);
+        let received = Received::of(&head, view.tls);
+        headers::to_upstream(&mut head.headers, route.provider, &route.upstream, received);
         let (method, path) = (head.method.clone(), target.clone());
         let step = transactions::step(route, &method, path.path());
         if let Step::Begins(_) = step {
@@ -195,6 +196,7 @@ impl Proxy {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(head, body, exchange).await;
         }
+        addresses::to_caller(&mut head.headers, &view, route.provider, &route.upstream);
         Ok(Response::from_parts(head, ResponseBody::upstream(body, opening, exchange)))
     }
 

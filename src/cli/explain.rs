@@ -9,7 +9,7 @@ use super::{ConfigArg, Failure, load, say};
 use crate::app::description::{kind, upstream_url};
 use crate::config::{Bind, Config, CredentialKind, Environment, ListenId, Listener, LoadOptions};
 use crate::credential::DEFAULT_ACCOUNT;
-use crate::proxy::headers::{self, Changes};
+use crate::proxy::headers::{self, Received};
 use crate::proxy::{Plan, Rules};
 
 /// A request to explain.
@@ -49,7 +49,7 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     if let Some(account) = &args.account {
         name_account(&rules, listener, &mut head, account)?;
     }
-    let Plan { route, index, target, account } = match rules.plan(listener, &head) {
+    let Plan { route, index, target, account, view } = match rules.plan(listener, &head) {
         Ok(plan) => plan,
         Err((error, _)) => {
             say(format_args!(
@@ -69,8 +69,8 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     if let Some(name) = rules.account_header(index) {
         head.headers.remove(name);
     }
-    let changes = Changes::of(&head);
-    headers::to_upstream(&mut head.headers, route.provider, &route.upstream, changes);
+    let received = Received::of(&head, view.tls);
+    headers::to_upstream(&mut head.headers, route.provider, &route.upstream, received);
     match route.credential.map(|id| &config.credentials[id]) {
         None => say("credential  none"),
         Some(credential) => {

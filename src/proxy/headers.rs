@@ -17,14 +17,14 @@ static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-prot
 
 /// Makes a caller's header one that may be sent upstream, all but the credential: hop-by-hop fields go, what callers
 /// may not say goes, ours are set.
-pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstream, changes: Changes) {
+pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstream, received: Received) {
     let takes_trailers = headers.contains_key(TE) && has_token(headers, &TE, b"trailers");
     remove_hop_by_hop(headers);
     if takes_trailers {
         // Ours as well: trailers pass. How it is said depends on the connection.
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    if changes.to_websocket {
+    if received.to_websocket {
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
     let doomed = |name: &HeaderName| is_callers_taboo(name) || (name == COOKIE && takes_cookies(provider));
@@ -35,29 +35,33 @@ pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstr
     {
         // It builds absolute URLs in its answers from these; they must lead back here.
         headers.insert(X_FORWARDED_HOST.clone(), host);
-        headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static("http"));
+        let scheme = if received.tls { "https" } else { "http" };
+        headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static(scheme));
     }
-    headers.append(VIA, HeaderValue::from_static(changes.via));
+    headers.append(VIA, HeaderValue::from_static(received.via));
 }
 
-/// What of a request is not said in its own header.
+/// How a request was received, which its header does not say or says to us alone.
 #[derive(Debug, Clone, Copy)]
-pub struct Changes {
+pub struct Received {
     /// `Via`: the version of HTTP that the caller speaks, and who received it (RFC 9110 §7.6.3).
     pub via: &'static str,
     /// It asks for a WebSocket, and may.
     pub to_websocket: bool,
+    /// The caller speaks TLS.
+    pub tls: bool,
 }
 
-impl Changes {
+impl Received {
     /// Those of a request, before its header is cleaned.
-    pub fn of(head: &Parts) -> Self {
+    pub fn of(head: &Parts, tls: bool) -> Self {
         let via = match head.version {
             Version::HTTP_2 => "2.0 sidekey",
             Version::HTTP_10 => "1.0 sidekey",
             _ => "1.1 sidekey",
         };
-        Self { via, to_websocket: head.headers.contains_key(UPGRADE) && is_websocket(head) }
+        let to_websocket = head.headers.contains_key(UPGRADE) && is_websocket(head);
+        Self { via, to_websocket, tls }
     }
 }
 
@@ -249,7 +253,8 @@ mod tests {
 
     fn sent(provider: Provider, given: &[(&str, &str)]) -> Vec<String> {
         let mut headers = map(given);
-        to_upstream(&mut headers, provider, &upstream(), Changes { via: "1.1 sidekey", to_websocket: false });
+        let received = Received { via: "1.1 sidekey", to_websocket: false, tls: false };
+        to_upstream(&mut headers, provider, &upstream(), received);
         lines(&headers)
     }
 
@@ -366,6 +371,10 @@ mod tests {
             "x-forwarded-proto: http",
         ];
         assert_eq!(got, want);
+        let mut headers = map(&[("host", "graph.internal")]);
+        let received = Received { via: "1.1 sidekey", to_websocket: false, tls: true };
+        to_upstream(&mut headers, Provider::Neo4j, &upstream(), received);
+        assert_eq!(headers[&X_FORWARDED_PROTO], "https");
     }
 
     #[test]

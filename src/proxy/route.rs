@@ -18,11 +18,11 @@ pub struct RouteTable {
 
 /// The route that a request takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Match {
+pub struct Match<'a> {
     /// Its index among the configuration's routes.
     pub route: usize,
-    /// Bytes of the path that matched and are removed before forwarding.
-    pub prefix: usize,
+    /// The beginning of the path that matched and is removed before forwarding; none: it matched otherwise.
+    pub prefix: Option<&'a str>,
 }
 
 impl RouteTable {
@@ -45,17 +45,22 @@ impl RouteTable {
     }
 
     /// The most specific match, if there is any. `host`: lower case, without port.
-    pub fn find(&self, listener: ListenId, host: &str, path: &str) -> Option<Match> {
+    pub fn find(&self, listener: ListenId, host: &str, path: &str) -> Option<Match<'_>> {
         if let Some(route) = self.listeners.get(listener).copied().flatten() {
-            return Some(Match { route, prefix: 0 });
+            return Some(Match { route, prefix: None });
         }
         if let Some(&route) = self.hosts.get(host) {
-            return Some(Match { route, prefix: 0 });
+            return Some(Match { route, prefix: None });
         }
+        self.find_path(path)
+    }
+
+    /// The longest prefix that matches a path, where neither listener nor host do.
+    pub fn find_path(&self, path: &str) -> Option<Match<'_>> {
         let mut prefix = first_segments(path, self.deepest);
         loop {
-            if let Some(&route) = self.paths.get(prefix) {
-                return Some(Match { route, prefix: prefix.len() });
+            if let Some((prefix, &route)) = self.paths.get_key_value(prefix) {
+                return Some(Match { route, prefix: Some(prefix) });
             }
             prefix = &prefix[..prefix.rfind('/')?];
         }
@@ -150,8 +155,10 @@ mod tests {
             deepest: entries.iter().map(|(path, _)| segments(path)).max().unwrap_or(0),
         };
         let table = paths(&[("/aura", 0), ("/aura/v1", 1)]);
-        let find =
-            |listener, host, path| table.find(listener, host, path).map(|found| (found.route, found.prefix));
+        let find = |listener, host, path| {
+            let found = table.find(listener, host, path)?;
+            Some((found.route, found.prefix.map_or(0, str::len)))
+        };
         assert_eq!(find(0, "localhost", "/aura"), Some((0, 5)));
         assert_eq!(find(0, "localhost", "/aura/"), Some((0, 5)));
         assert_eq!(find(0, "localhost", "/aura/x/y/z"), Some((0, 5)));
@@ -164,8 +171,8 @@ mod tests {
         assert_eq!(find(0, "neon.localhost", "/aura"), Some((8, 0)), "host before path");
         assert_eq!(find(1, "neon.localhost", "/aura"), Some((9, 0)), "listener before host");
         let all = paths(&[("", 3), ("/aura", 0)]);
-        assert_eq!(all.find(0, "localhost", "/other"), Some(Match { route: 3, prefix: 0 }));
-        assert_eq!(all.find(0, "localhost", "/aura"), Some(Match { route: 0, prefix: 5 }));
+        assert_eq!(all.find(0, "localhost", "/other"), Some(Match { route: 3, prefix: Some("") }));
+        assert_eq!(all.find(0, "localhost", "/aura"), Some(Match { route: 0, prefix: Some("/aura") }));
     }
 
     #[test]

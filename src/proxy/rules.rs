@@ -1,9 +1,11 @@
 //! What may pass and where it goes: everything that is decided about a request before a token is needed.
 
+use http::header::HOST;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue};
 
+use super::addresses::View;
 use super::error::ProxyError;
 use super::headers;
 use super::route::{self, RouteTable};
@@ -22,6 +24,8 @@ pub struct Rules {
     keep_case: Vec<bool>,
     /// The longest path and query.
     max_target: usize,
+    /// By listener: do callers speak TLS to it?
+    tls: Vec<bool>,
     /// By route: the header in which callers name the account.
     account_headers: Vec<Option<HeaderName>>,
 }
@@ -58,6 +62,8 @@ pub struct Plan<'a> {
     pub target: PathAndQuery,
     /// The account that the caller names: visible ASCII.
     pub account: Option<HeaderValue>,
+    /// How the caller reached it.
+    pub view: View<'a>,
 }
 
 impl Rules {
@@ -74,6 +80,7 @@ impl Rules {
             keep_case: (0..listeners.len()).map(|listener| keeps_case(config, listener)).collect(),
             max_target: config.server.limits.target,
             by_name: listeners.iter().map(|listener| matches!(listener.bind, Bind::Tcp(_))).collect(),
+            tls: listeners.iter().map(|listener| listener.tls.is_some()).collect(),
         }
     }
 
@@ -148,14 +155,19 @@ impl Rules {
             return Err((ProxyError::BadRequest(text), provider));
         }
         let route = &self.routes[found.route];
+        let prefix = found.prefix.unwrap_or_default();
         let target = head
             .uri
             .path_and_query()
             .cloned()
             .or_else(|| (path == "/" || path.is_empty()).then(|| PathAndQuery::from_static("/")))
-            .and_then(|whole| route::target(&route.upstream, &whole, found.prefix));
+            .and_then(|whole| route::target(&route.upstream, &whole, prefix.len()));
         let target = target.ok_or((ProxyError::BadRequest("The target is not a path."), provider))?;
         let account = self.account(found.route, head).map_err(|error| (error, provider))?;
-        Ok(Plan { route, index: found.route, target, account })
+        // The guard has seen that there is exactly one.
+        let host = head.headers.get(HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
+        let by_path = found.prefix.map(|_| &self.table);
+        let view = View { tls: self.tls[listener], host, prefix, by_path };
+        Ok(Plan { route, index: found.route, target, account, view })
     }
 }

@@ -120,8 +120,8 @@ pub(crate) struct Visit {
 }
 
 impl TlsServer {
-    /// Answers each connection's one request with `answer`, then breaks off without a TLS goodbye. With
-    /// `clients_of`, it wants a certificate of that authority.
+    /// Answers each connection's one request with `answer`, `{port}` in it being its own, then breaks off without a
+    /// TLS goodbye. With `clients_of`, it wants a certificate of that authority.
     pub(crate) async fn start(
         identity: &Identity,
         clients_of: Option<&Authority>,
@@ -144,12 +144,13 @@ impl TlsServer {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let addr = listener.local_addr().expect("an address");
+        let answer: Arc<str> = answer.replace("{port}", &addr.port().to_string()).into();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let visits = Arc::clone(&seen);
         let accepting = tokio::spawn(async move {
             let mut running = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, visits) = (acceptor.clone(), Arc::clone(&visits));
+                let (acceptor, visits, answer) = (acceptor.clone(), Arc::clone(&visits), Arc::clone(&answer));
                 running.spawn(async move {
                     let Ok(mut stream) = acceptor.accept(stream).await else { return };
                     let mut head = Vec::new();

@@ -18,6 +18,7 @@ pub(super) fn route(
     context: &mut Context<'_>,
 ) -> Option<Route> {
     let provider = provider(table);
+    warn_of_prefixes_alone(entry, table, provider, &matches, context);
     let upstream = upstream(entry, table, provider, context);
     let credential = credentials.of_route(entry, table, upstream.as_ref(), global, context);
     let account = credential.and_then(|credential| credentials.account_of_route(table, credential, context));
@@ -47,6 +48,25 @@ fn http_version(table: &Table) -> HttpVersion {
         Some("1.1") => HttpVersion::Http1,
         Some("2") => HttpVersion::Http2,
         _ => HttpVersion::Auto,
+    }
+}
+
+/// A Neo4j server can be told the caller's host, and no prefix.
+fn warn_of_prefixes_alone(
+    entry: &Entry,
+    table: &Table,
+    provider: Provider,
+    matches: &Matches,
+    context: &mut Context<'_>,
+) {
+    let Matches { listeners, hosts, paths } = matches;
+    let is_behind_prefixes = !paths.is_empty() && paths.iter().all(|path| !path.is_empty());
+    if provider == Provider::Neo4j && is_behind_prefixes && listeners.is_empty() && hosts.is_empty() {
+        context.out.warn(
+            table.get("path").map_or(entry.at, |node| node.at),
+            "Neo4j writes URLs without this prefix into its answers",
+            "a client that follows them needs `host` or `listen` in this route",
+        );
     }
 }
 
