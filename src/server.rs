@@ -1,6 +1,7 @@
 //! The data plane's shell: listeners, one acceptor, and N workers that each serve their own connections.
 
 mod connection;
+mod files;
 mod http2;
 mod listen;
 mod opening;
@@ -72,7 +73,7 @@ impl Server {
             // A worker that cannot start would be handed connections all the same.
             stood.recv().map_err(|_| std::io::Error::other("a worker has no event queue"))?;
         }
-        let limit = settings.limits.connections.unwrap_or(usize::MAX);
+        let limit = files::connections(settings.limits.connections);
         server.spawn("acceptor".to_owned(), move || accept_all(&bound, &Gates { gates, limit }, &stopped))?;
         Ok(server)
     }

@@ -135,7 +135,10 @@ async fn what_is_no_websocket_handshake_opens_no_tunnel_and_goes_on_without_its_
     let websocket = "Connection: upgrade\r\nUpgrade: websocket\r\n";
     let rest = "Sec-WebSocket-Key: k\r\nSec-WebSocket-Version: 13\r\n";
     let cases = [
-        ("GET / HTTP/1.1", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n".to_owned()),
+        (
+            "GET / HTTP/1.1",
+            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n".to_owned(),
+        ),
         ("GET / HTTP/1.1", format!("Connection: upgrade\r\nUpgrade: foo\r\n{rest}")),
         ("GET / HTTP/1.1", format!("Connection: upgrade\r\nUpgrade: websocket, h2c\r\n{rest}")),
         ("GET / HTTP/1.1", format!("Connection: upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n{rest}")),
@@ -165,7 +168,11 @@ async fn an_upstream_cannot_switch_to_what_was_not_asked_for() {
         let upstream = Scripted::saying(answer).await;
         let running = with_password(upstream.addr, "");
         let reply = raw(running.addr, HANDSHAKE).await;
-        assert_eq!((reply.status, reply.header("sidekey-error")), (502, Some("upstream_protocol")), "{answer}");
+        assert_eq!(
+            (reply.status, reply.header("sidekey-error")),
+            (502, Some("upstream_protocol")),
+            "{answer}"
+        );
     }
 }
 

@@ -61,6 +61,14 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
     }
     let hosts = server.items("hosts").into_iter().filter_map(|node| names::host(node, context)).collect();
 
+    let workers = workers(server.get("workers"));
+    for (_, table) in &tables {
+        let Some(node) = table.get("max_connections") else { continue };
+        if table.count("max_connections").is_some_and(|count| count < workers) {
+            let message = format!("`max_connections`: each of the {workers} workers needs one of its own");
+            context.out.error(node.at, message, format!("write max_connections = {workers} or more"));
+        }
+    }
     let admin = admin::admin(server, &listeners, context);
     admin::check_redirects(credentials.redirects(), &admin, &listeners, context);
     let store = if root.get("store").is_some_and(|node| matches!(node.value, Value::Broken)) {
@@ -72,7 +80,7 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
     let server = Server {
         listeners: listeners.into_vec(),
         admin,
-        workers: workers(server.get("workers")),
+        workers,
         hosts,
         header_timeout: duration("header_timeout", Duration::from_secs(10)),
         idle_timeout: duration("idle_timeout", Duration::from_secs(300)),
