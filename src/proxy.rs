@@ -14,6 +14,7 @@ mod response_body;
 pub mod route;
 mod rules;
 pub mod transactions;
+mod tunnel;
 mod upstream;
 
 use std::cell::Cell;
@@ -41,7 +42,8 @@ use crate::tls::ListenerTls;
 pub use self::error::ProxyError;
 pub use self::response_body::ResponseBody;
 pub use self::rules::{Plan, Rules};
-pub use self::upstream::{Tunnel, UpstreamTls};
+pub use self::tunnel::Tunnel;
+pub use self::upstream::UpstreamTls;
 
 /// What all workers share: immutable, but for the tokens in the pool.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ mod files;
 mod http2;
 mod listen;
 mod opening;
+mod service;
 mod shed;
 mod stream;
 mod worker;

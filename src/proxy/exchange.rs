@@ -2,12 +2,11 @@
 //! bounds each of these.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::rc::Rc;
 use std::task::Context;
 use std::time::Duration;
 
-use super::upstream::Tunnel;
+use super::tunnel::Tunnel;
 use crate::clock::ticker::{Alarm, Ticker};
 
 /// The most that is read ahead of a connection, in either direction, and so the most that an answer's header may hold.
@@ -29,7 +28,7 @@ pub struct Exchange {
     /// Counts among the requests that are served at once.
     place: RefCell<Option<Place>>,
     /// What the caller's connection becomes after the answer.
-    tunnel: Tunnelled,
+    tunnel: RefCell<Option<Box<Tunnel>>>,
 }
 
 /// A place among the requests that a worker serves at once; given back when dropped.
@@ -50,16 +49,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
-    }
-}
-
-/// Where the upstream's half of a tunnel waits until the answer has left.
-#[derive(Default)]
-struct Tunnelled(Cell<Option<Box<Tunnel>>>);
-
-impl fmt::Debug for Tunnelled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tunnelled")
     }
 }
 
@@ -108,7 +97,7 @@ impl Exchange {
             is_handed: Cell::new(false),
             is_answered: Cell::new(false),
             place: RefCell::default(),
-            tunnel: Tunnelled::default(),
+            tunnel: RefCell::default(),
         })
     }
 
@@ -213,12 +202,12 @@ impl Exchange {
 
     /// After its answer, 101, the connection is one end of this tunnel.
     pub(crate) fn becomes(&self, tunnel: Box<Tunnel>) {
-        self.tunnel.0.set(Some(tunnel));
+        self.tunnel.replace(Some(tunnel));
     }
 
     /// The tunnel that the connection is to become.
     pub fn take_tunnel(&self) -> Option<Box<Tunnel>> {
-        self.tunnel.0.take()
+        self.tunnel.take()
     }
 
     /// No time limit holds any more.

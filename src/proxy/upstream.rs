@@ -5,7 +5,6 @@ mod http1;
 mod http2;
 mod places;
 mod stream;
-mod tunnel;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -30,7 +29,6 @@ use crate::dial::{Stream, dial};
 use crate::tls::{Connector, HTTP_1, HTTP_2};
 
 pub(crate) use self::body::UpstreamBody;
-pub use self::tunnel::Tunnel;
 
 /// No connection is used for longer: a name may lead elsewhere by then.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);

@@ -1,6 +1,5 @@
 //! One caller's connection, from its first byte to its last, in whichever HTTP it speaks.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,23 +16,13 @@ use tracing::trace;
 use super::http2;
 use super::listen::Accepted;
 use super::opening::{self, Version};
+use super::service::Service;
 use super::stream::{Opened, Watched};
-use crate::clock::ticker::Ticker;
-use crate::config::{Limits, ListenId};
-use crate::proxy::Proxy;
-use crate::proxy::exchange::{CallerLimits, Exchange, MAX_BUFFER_BYTES};
+use crate::config::ListenId;
+use crate::proxy::exchange::{Exchange, MAX_BUFFER_BYTES};
 
 /// Lines of a header that hyper takes without being told a number.
 const DEFAULT_HEADERS: usize = 100;
-
-/// What all connections of a worker are served with.
-pub(super) struct Service {
-    pub(super) proxy: Rc<Proxy>,
-    pub(super) ticker: Rc<Ticker>,
-    pub(super) draining: Cell<bool>,
-    pub(super) times: CallerLimits,
-    pub(super) limits: Limits,
-}
 
 /// Serves one connection to its end: closed by the caller, overdue, or drained.
 pub(super) async fn serve(Accepted { stream, listener }: Accepted, service: Rc<Service>) {

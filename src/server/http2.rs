@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::task::spawn_local;
 use tracing::{debug, trace};
 
-use super::connection::Service;
+use super::service::Service;
 use super::stream::Opened;
 use crate::clock::ticker::Alarm;
 use crate::config::ListenId;

@@ -10,8 +10,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 
 use super::ServerSettings;
-use super::connection::{self, Service};
+use super::connection;
 use super::listen::Accepted;
+use super::service::Service;
 use crate::clock::ticker::{TICK, Ticker};
 use crate::proxy::{Proxy, Share, Shared};
 

@@ -12,8 +12,8 @@ use super::Upstreams;
 use super::http1::Link;
 use super::http2::Streaming;
 use super::places::Place;
-use super::tunnel::Tunnel;
 use crate::proxy::request_body::Reins;
+use crate::proxy::tunnel::Tunnel;
 
 /// The body of an answer. When it has passed whole, its connection can be used again; when it is dropped before, the
 /// exchange is cancelled.

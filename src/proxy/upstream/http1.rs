@@ -12,7 +12,6 @@ use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use super::stream::Attentive;
-use super::tunnel::Tunnel;
 use super::{SendError, overdue};
 use crate::config::Route;
 use crate::dial::Stream;
@@ -20,6 +19,7 @@ use crate::proxy::error::ProxyError;
 use crate::proxy::exchange::{Exchange, MAX_BUFFER_BYTES};
 use crate::proxy::headers;
 use crate::proxy::request_body::RequestBody;
+use crate::proxy::tunnel::Tunnel;
 
 /// One connection to an upstream.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl Link {
             let _ = std::future::poll_fn(|cx| Pin::new(&mut self.connection).poll(cx)).await;
         }
         let parts = self.connection.into_parts();
-        Tunnel::new(parts.io.into_inner(), parts.read_buf)
+        Tunnel::new(parts.io.into_inner().into_stream(), parts.read_buf)
     }
 }
 

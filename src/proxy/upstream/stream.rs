@@ -21,6 +21,11 @@ impl Attentive {
         Self { stream, is_deaf: false }
     }
 
+    /// The stream itself.
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// What a write is to say that `length` bytes were offered to.
     fn heard(&mut self, wrote: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
         match wrote {

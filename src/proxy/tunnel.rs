@@ -1,22 +1,29 @@
 //! A connection that is no longer HTTP: its bytes go to the other side untouched (RFC 6455 §5).
 
-use std::io;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tracing::trace;
 
-use super::stream::Attentive;
+use crate::dial::Stream;
 
 /// The upstream's end of a tunnel.
 pub struct Tunnel {
-    stream: Attentive,
+    stream: Stream,
     /// What came behind the answer that opened it.
     ahead: Bytes,
 }
 
+impl fmt::Debug for Tunnel {
+    /// Without what passes through it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tunnel")
+    }
+}
+
 impl Tunnel {
-    pub(super) fn new(stream: Attentive, ahead: Bytes) -> Box<Self> {
+    pub(crate) fn new(stream: Stream, ahead: Bytes) -> Box<Self> {
         Box::new(Self { stream, ahead })
     }
 
