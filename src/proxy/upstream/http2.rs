@@ -43,6 +43,8 @@ pub(super) struct Shared {
     allowed: Rc<Cell<usize>>,
     /// Has an answer come over it before?
     reused: Cell<bool>,
+    /// Something went wrong on it: what runs may end, nothing new begins.
+    retired: Cell<bool>,
     /// The ticker's milliseconds.
     pub(super) born: u64,
     /// Since when it has had no exchange; the ticker's milliseconds.
@@ -74,9 +76,15 @@ impl Shared {
         let (sender, connection) =
             builder.handshake(TokioIo::new(stream)).await.map_err(ProxyError::Closed)?;
         let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
-        let (streams, reused, idle_since) = (Cell::new(0), Cell::new(false), Cell::new(born));
-        let shared =
-            Rc::new(Self { sender, streams, allowed: Rc::clone(&allowed), reused, born, idle_since });
+        let shared = Rc::new(Self {
+            sender,
+            streams: Cell::new(0),
+            allowed: Rc::clone(&allowed),
+            reused: Cell::new(false),
+            retired: Cell::new(false),
+            born,
+            idle_since: Cell::new(born),
+        });
         let mut connection = Box::pin(connection);
         spawn_local(async move {
             let ended = std::future::poll_fn(|cx| {
@@ -94,11 +102,12 @@ impl Shared {
     /// Has it room for one more exchange?
     pub(super) fn has_room(&self) -> bool {
         let limit = self.allowed.get().min(STREAMS as usize);
-        !self.sender.is_closed() && self.streams.get() < limit
+        !self.is_closed() && self.streams.get() < limit
     }
 
+    /// Does it take no more?
     pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.retired.get() || self.sender.is_closed()
     }
 
     pub(super) fn streams(&self) -> usize {
@@ -128,7 +137,11 @@ impl Streaming {
         let mut answer = pin!(sender.try_send_request(request));
         let answered = std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
-            Poll::Pending if exchange.is_overdue(cx) => Poll::Ready(Err(overdue(exchange, route))),
+            Poll::Pending if exchange.is_overdue(cx) => {
+                // Perhaps it is dead, and nobody has said so.
+                self.shared.retired.set(true);
+                Poll::Ready(Err(overdue(exchange, route)))
+            }
             Poll::Pending => Poll::Pending,
         });
         match answered.await.map_err(SendError::Failed)? {
@@ -140,6 +153,9 @@ impl Streaming {
                 let unsent = failed.take_message().map(Box::new);
                 let error = failed.into_error();
                 let fate = fate(&error);
+                if unsent.is_some() || fate != Fate::Unprocessed {
+                    self.shared.retired.set(true);
+                }
                 let unprocessed = unsent.is_some() || fate == Fate::Unprocessed;
                 let stale = unprocessed || (fate == Fate::Unknown && self.shared.reused.get());
                 let error = match fate {

@@ -1,0 +1,257 @@
+use super::*;
+
+fn map(lines: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+    }
+    headers
+}
+
+fn lines(headers: &HeaderMap) -> Vec<String> {
+    let mut lines: Vec<_> =
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    lines.sort();
+    lines
+}
+
+fn upstream() -> Upstream {
+    Upstream {
+        tls: true,
+        host: "api.example".into(),
+        port: 443,
+        base_path: String::new(),
+        host_header: HeaderValue::from_static("api.example"),
+    }
+}
+
+fn sent(provider: Provider, given: &[(&str, &str)]) -> Vec<String> {
+    let mut headers = map(given);
+    let received = Received { via: "1.1 sidekey", to_websocket: false, tls: false };
+    to_upstream(&mut headers, provider, &upstream(), received);
+    lines(&headers)
+}
+
+#[test]
+fn every_connection_line_is_obeyed() {
+    let got = sent(
+        Provider::Generic,
+        &[
+            ("host", "localhost"),
+            ("connection", "close, X-One"),
+            ("connection", "x-two , keep-alive"),
+            ("keep-alive", "timeout=5"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("proxy-connection", "keep-alive"),
+            ("transfer-encoding", "chunked"),
+        ],
+    );
+    assert_eq!(got, ["host: api.example", "te: trailers", "via: 1.1 sidekey", "x-three: 3"]);
+}
+
+#[test]
+fn only_chunked_alone_is_a_plain_framing() {
+    let plain = |lines: &[&str]| {
+        let lines: Vec<_> = lines.iter().map(|line| ("transfer-encoding", *line)).collect();
+        has_plain_framing(&map(&lines))
+    };
+    assert!(plain(&[]) && plain(&["chunked"]) && plain(&["Chunked "]));
+    for lossy in [&["gzip, chunked"][..], &["gzip", "chunked"], &["chunked", "chunked"], &["identity"], &[""]]
+    {
+        assert!(!plain(lossy), "{lossy:?}");
+    }
+}
+
+#[test]
+fn of_two_framings_the_length_goes() {
+    let mut headers = map(&[("content-length", "3"), ("transfer-encoding", "chunked"), ("etag", "x")]);
+    to_caller(&mut headers, Provider::Generic);
+    assert_eq!(lines(&headers), ["etag: x"]);
+}
+
+#[test]
+fn trailers_cannot_say_what_headers_may_not() {
+    let mut trailers = map(&[
+        ("x-checksum", "1"),
+        ("grpc-status", "0"),
+        ("authorization", "Bearer mine"),
+        ("x-forwarded-for", "1.2.3.4"),
+        ("sidekey-token", "t"),
+        ("cookie", "a=b"),
+        ("set-cookie", "a=b"),
+        ("host", "evil"),
+        ("content-length", "3"),
+        ("transfer-encoding", "chunked"),
+        ("access-control-allow-origin", "*"),
+    ]);
+    in_trailers(&mut trailers);
+    assert_eq!(lines(&trailers), ["grpc-status: 0", "x-checksum: 1"]);
+}
+
+#[test]
+fn connection_cannot_take_the_length_or_the_host_away() {
+    let got = sent(
+        Provider::Generic,
+        &[("host", "a"), ("connection", "host, content-length"), ("content-length", "3")],
+    );
+    assert_eq!(got, ["content-length: 3", "host: api.example", "via: 1.1 sidekey"]);
+}
+
+#[test]
+fn callers_cannot_say_who_they_are_or_where_they_come_from() {
+    let got = sent(
+        Provider::Generic,
+        &[
+            ("host", "localhost"),
+            ("authorization", "Bearer mine"),
+            ("authorization", "Basic mine"),
+            ("proxy-authorization", "Basic x"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-host", "evil"),
+            ("x-forwarded-anything", "x"),
+            ("sidekey-token", "t"),
+            ("sidekey-other", "t"),
+            ("cookie", "a=b"),
+            ("via", "1.0 fred"),
+        ],
+    );
+    assert_eq!(got, ["cookie: a=b", "host: api.example", "via: 1.0 fred", "via: 1.1 sidekey"]);
+}
+
+#[test]
+fn cookies_do_not_pass_where_they_are_credentials() {
+    for provider in [Provider::Aura, Provider::Neon] {
+        let got = sent(provider, &[("host", "localhost"), ("cookie", "keycloak=1")]);
+        assert_eq!(got, ["host: api.example", "via: 1.1 sidekey"]);
+        let mut answer = map(&[("set-cookie", "keycloak=1"), ("content-type", "text/plain")]);
+        to_caller(&mut answer, provider);
+        assert_eq!(lines(&answer), ["content-type: text/plain"]);
+    }
+}
+
+#[test]
+fn neo4j_learns_the_address_that_the_caller_used() {
+    let got = sent(Provider::Neo4j, &[("host", "127.0.0.1:7474"), ("x-forwarded-host", "evil")]);
+    let want = [
+        "host: api.example",
+        "via: 1.1 sidekey",
+        "x-forwarded-host: 127.0.0.1:7474",
+        "x-forwarded-proto: http",
+    ];
+    assert_eq!(got, want);
+    let mut headers = map(&[("host", "graph.internal")]);
+    let received = Received { via: "1.1 sidekey", to_websocket: false, tls: true };
+    to_upstream(&mut headers, Provider::Neo4j, &upstream(), received);
+    assert_eq!(headers[&X_FORWARDED_PROTO], "https");
+}
+
+#[test]
+fn answers_lose_what_opens_them_to_web_pages() {
+    let mut headers = map(&[
+        ("access-control-allow-origin", "*"),
+        ("access-control-expose-headers", "x"),
+        ("sidekey-error", "no_route"),
+        ("connection", "x-private"),
+        ("x-private", "1"),
+        ("set-cookie", "a=1"),
+        ("set-cookie", "b=2"),
+        ("neo4j-cluster-affinity", "node-1"),
+    ]);
+    to_caller(&mut headers, Provider::Neo4j);
+    assert_eq!(lines(&headers), ["neo4j-cluster-affinity: node-1", "set-cookie: a=1", "set-cookie: b=2"]);
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_headers() -> impl Strategy<Value = Vec<(String, String)>> {
+        let name = proptest::sample::select(vec![
+            "connection",
+            "x-a",
+            "x-b",
+            "accept",
+            "cookie",
+            "via",
+            "te",
+            "keep-alive",
+            "authorization",
+            "x-forwarded-for",
+            "content-type",
+            "upgrade",
+            "host",
+        ]);
+        let value = "[a-z-]{1,9}(, ?[a-z-]{1,9}){0,3}|x-a|x-b|close|authorization, x-a";
+        proptest::collection::vec((name.prop_map(str::to_owned), value), 0..12)
+    }
+
+    /// The values of a name, in order.
+    fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a HeaderValue> {
+        headers.get_all(name).iter().collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_upstream_is_clean_and_stays_as_it_is_when_it_is_cleaned_again(
+            given in any_headers(),
+            tls in any::<bool>(),
+        ) {
+            let given: Vec<_> = given.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let original = map(&given);
+            let lines = original.get_all(CONNECTION).iter().map(|line| line.to_str().unwrap());
+            let named: Vec<_> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
+            // What sidekey sets itself, and what no Connection line takes away.
+            let set = ["host", "content-length", "via", "te", "x-forwarded-host", "x-forwarded-proto"];
+            for provider in [Provider::Aura, Provider::Neo4j, Provider::Neon, Provider::Generic] {
+                let received = Received { via: "1.1 sidekey", to_websocket: false, tls };
+                let mut once = original.clone();
+                to_upstream(&mut once, provider, &upstream(), received);
+                let hop_by_hop = ["connection", "keep-alive", "upgrade", "authorization", "x-forwarded-for"];
+                for name in named.iter().chain(&hop_by_hop).filter(|name| !set.contains(name)) {
+                    prop_assert!(!once.contains_key(*name), "{} stays", name);
+                }
+                for name in once.keys().map(HeaderName::as_str).filter(|name| !set.contains(name)) {
+                    prop_assert_eq!(all(&once, name), all(&original, name));
+                }
+                let mut twice = once.clone();
+                to_upstream(&mut twice, provider, &upstream(), received);
+                // Each proxy on the way adds itself, and says where the request came to it.
+                for name in twice.keys().map(HeaderName::as_str).filter(|name| *name != "via" && !name.starts_with("x-f")) {
+                    prop_assert_eq!(all(&once, name), all(&twice, name));
+                }
+                let mut trailers = once.clone();
+                in_trailers(&mut trailers);
+                let cleaned = trailers.clone();
+                in_trailers(&mut trailers);
+                prop_assert_eq!(trailers, cleaned);
+            }
+        }
+
+        #[test]
+        fn sanitizing_twice_is_sanitizing_once_and_keeps_each_names_order(given in any_headers()) {
+            let given: Vec<_> = given.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let original = map(&given);
+            let mut once = original.clone();
+            to_caller(&mut once, Provider::Neon);
+            let mut twice = once.clone();
+            to_caller(&mut twice, Provider::Neon);
+            prop_assert_eq!(&once, &twice);
+            for line in original.get_all(CONNECTION) {
+                for name in line.to_str().unwrap().split(',').map(str::trim).filter(|name| *name != "host") {
+                    prop_assert!(!once.contains_key(name), "{} stays", name);
+                }
+            }
+            for name in once.keys() {
+                let before: Vec<_> = original.get_all(name).iter().collect();
+                let after: Vec<_> = once.get_all(name).iter().collect();
+                prop_assert_eq!(before, after);
+            }
+        }
+    }
+}
