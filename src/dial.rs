@@ -1,8 +1,10 @@
-//! Connecting to an origin: name look-up, TCP, TLS. Used by upstream connections and token fetches alike.
+//! Connecting to an origin: name look-up, TCP, an egress proxy where one leads out, TLS. Used by upstream connections
+//! and token fetches alike.
 
 mod error;
 mod race;
 mod stream;
+mod tunnel;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,12 +16,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use crate::config::{Upstream, is_this_machine};
+use crate::config::{Upstream, authority, is_this_machine};
 
-pub use self::error::DialError;
+pub use self::error::{DialError, ProxyFault};
 pub use self::stream::Stream;
 
-/// Connects to `origin` within `limit`; the TLS handshake is included.
+/// Connects to `origin` within `limit`, its egress proxy and the TLS handshake included.
 ///
 /// # Errors
 /// [`DialError`]; the origin has seen no request then.
@@ -31,11 +33,24 @@ pub async fn dial(
     let (host, port) = (|| origin.host.clone(), origin.port);
     let deadline = Instant::now() + limit;
     let timeout = || DialError::Timeout { host: host(), port, limit };
-    let reached = timeout_at(deadline, reach(&origin.host, port, limit)).await;
-    let tcp = reached.map_err(|_| timeout())?.map_err(|unreached| match unreached {
-        Unreached::Lookup(source) => DialError::Lookup { host: host(), source },
-        Unreached::Connect(source) => DialError::Connect { host: host(), port, source },
-    })?;
+    let tcp = match &origin.via {
+        None => {
+            let reached = timeout_at(deadline, reach(&origin.host, port, limit)).await;
+            reached.map_err(|_| timeout())?.map_err(|unreached| match unreached {
+                Unreached::Lookup(source) => DialError::Lookup { host: host(), source },
+                Unreached::Connect(source) => DialError::Connect { host: host(), port, source },
+            })?
+        }
+        Some(proxy) => {
+            let opened = timeout_at(deadline, tunnel::open(proxy, origin, limit)).await;
+            let opened = opened.unwrap_or(Err(ProxyFault::Timeout(limit)));
+            opened.map_err(|source| DialError::Proxy {
+                proxy: proxy.authority().into(),
+                origin: authority(&origin.host, port).into(),
+                source: Box::new(source),
+            })?
+        }
+    };
     let Some(connector) = tls else { return Ok(Stream::Plain(tcp)) };
     let failed = |source| DialError::Tls { host: host(), source };
     let name = ServerName::try_from(host())

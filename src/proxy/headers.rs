@@ -146,6 +146,7 @@ mod tests {
             port: 443,
             base_path: String::new(),
             host_header: HeaderValue::from_static("api.example"),
+            via: None,
         }
     }
 

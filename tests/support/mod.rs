@@ -4,6 +4,7 @@
 
 pub(crate) mod authorization_server;
 pub(crate) mod browser;
+pub(crate) mod egress_proxy;
 pub(crate) mod faulty;
 #[cfg(feature = "demo")]
 pub(crate) mod logins;

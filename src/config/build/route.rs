@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::credential::Credentials;
-use super::{tls, url};
+use super::{egress, tls, url};
 use crate::config::context::Context;
 use crate::config::document::{Entry, Node, Table, Value};
 use crate::config::{Matches, Provider, Route, TlsSettings, Upstream};
@@ -18,7 +18,8 @@ pub(super) fn route(
     context: &mut Context<'_>,
 ) -> Option<Route> {
     let provider = provider(table);
-    let upstream = upstream(entry, table, provider, context);
+    let upstream =
+        upstream(entry, table, provider, context).map(|upstream| egress::led(upstream, table, context));
     let credential = credentials.of_route(entry, table, upstream.as_ref(), global, context);
     let account = credential.and_then(|credential| credentials.account_of_route(table, credential, context));
     let tls = tls::settings(table.table("tls"), global, context);
