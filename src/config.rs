@@ -10,6 +10,7 @@ mod document;
 mod environment;
 mod format;
 mod model;
+mod no_proxy;
 mod units;
 
 use std::path::{Path, PathBuf};
@@ -111,6 +112,7 @@ pub fn load(source: &Source, environment: &Environment, options: LoadOptions) ->
         environment,
         check_secrets: options.check_secrets,
         out,
+        egress: build::DefaultEgress::default(),
         placeholders: 0,
         secret_variables: Vec::new(),
     };

@@ -1,126 +1,88 @@
-//! Connecting to an origin: name look-up, TCP, TLS. Used by upstream connections and token fetches alike.
+//! Connecting to an origin: name look-up, TCP, an egress proxy where one leads out, TLS. Used by upstream connections
+//! and token fetches alike.
+
+mod error;
+mod race;
+mod stream;
+mod tunnel;
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::net::sockopt;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
-use crate::config::{Upstream, is_this_machine};
+use crate::config::{Upstream, authority, is_this_machine};
 
-/// Why an origin could not be reached.
-#[derive(Debug, thiserror::Error)]
-pub enum DialError {
-    /// The name has no address.
-    #[error("cannot look up {host}")]
-    Lookup {
-        /// The name.
-        host: String,
-        /// What the resolver said.
-        #[source]
-        source: io::Error,
-    },
-    /// Nobody accepts the connection.
-    #[error("cannot connect to {host}:{port}")]
-    Connect {
-        /// The host.
-        host: String,
-        /// The port.
-        port: u16,
-        /// What the system said of the last address tried.
-        #[source]
-        source: io::Error,
-    },
-    /// The TLS handshake failed: most often a certificate that does not verify.
-    #[error("TLS with {host} failed")]
-    Tls {
-        /// The host.
-        host: String,
-        /// What rustls said.
-        #[source]
-        source: io::Error,
-    },
-    /// It took too long.
-    #[error("connecting to {host}:{port} took longer than {limit:?}")]
-    Timeout {
-        /// The host.
-        host: String,
-        /// The port.
-        port: u16,
-        /// The limit that passed.
-        limit: Duration,
-    },
-}
+pub use self::error::{DialError, ProxyFault};
+pub use self::stream::Stream;
 
-impl DialError {
-    /// Is a certificate the reason, rather than the network?
-    pub fn is_certificate(&self) -> bool {
-        let Self::Tls { source, .. } = self else { return false };
-        let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
-    }
-}
-
-/// Connects to `origin` within `limit`, TLS handshake included.
+/// Connects to `origin` within `limit`, its egress proxy and the TLS handshake included.
+///
+/// # Errors
+/// [`DialError`]; the origin has seen no request then.
 pub async fn dial(
     origin: &Upstream,
     tls: Option<&TlsConnector>,
     limit: Duration,
 ) -> Result<Stream, DialError> {
-    match tokio::time::timeout(limit, connect(origin, tls, limit)).await {
-        Ok(done) => done,
-        Err(_) => Err(DialError::Timeout { host: origin.host.clone(), port: origin.port, limit }),
-    }
+    let (host, port) = (|| origin.host.clone(), origin.port);
+    let deadline = Instant::now() + limit;
+    let timeout = || DialError::Timeout { host: host(), port, limit };
+    let tcp = match &origin.via {
+        None => {
+            let reached = timeout_at(deadline, reach(&origin.host, port, limit)).await;
+            reached.map_err(|_| timeout())?.map_err(|unreached| match unreached {
+                Unreached::Lookup(source) => DialError::Lookup { host: host(), source },
+                Unreached::Connect(source) => DialError::Connect { host: host(), port, source },
+            })?
+        }
+        Some(proxy) => {
+            let opened = timeout_at(deadline, tunnel::open(proxy, origin, limit)).await;
+            let opened = opened.unwrap_or(Err(ProxyFault::Timeout(limit)));
+            opened.map_err(|source| DialError::Proxy {
+                proxy: proxy.authority().into(),
+                origin: authority(&origin.host, port).into(),
+                source: Box::new(source),
+            })?
+        }
+    };
+    let Some(connector) = tls else { return Ok(Stream::Plain(tcp)) };
+    let failed = |source| DialError::Tls { host: host(), source };
+    let name = ServerName::try_from(host())
+        .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+    let secured = timeout_at(deadline, connector.connect(name, tcp)).await.map_err(|_| timeout())?;
+    Ok(Stream::Tls(Box::new(secured.map_err(failed)?)))
 }
 
-async fn connect(
-    origin: &Upstream,
-    tls: Option<&TlsConnector>,
-    limit: Duration,
-) -> Result<Stream, DialError> {
-    let host = || origin.host.clone();
-    let addresses = tokio::net::lookup_host((origin.host.as_str(), origin.port))
-        .await
-        .map_err(|source| DialError::Lookup { host: host(), source })?;
+/// Why there is no TCP connection.
+#[derive(Debug)]
+enum Unreached {
+    Lookup(io::Error),
+    Connect(io::Error),
+}
+
+/// A TCP connection to the first of the name's addresses that takes one; whoever calls sees to it that it ends within
+/// `limit`.
+async fn reach(host: &str, port: u16, limit: Duration) -> Result<TcpStream, Unreached> {
+    let addresses = tokio::net::lookup_host((host, port)).await.map_err(Unreached::Lookup)?;
     // A name that counts as this machine's is this machine's, whatever the resolver makes of it.
-    let only_loopback = is_this_machine(&origin.host);
+    let only_loopback = is_this_machine(host);
     let is_allowed = |address: &SocketAddr| !only_loopback || address.ip().to_canonical().is_loopback();
-    let addresses: Vec<_> = addresses.filter(is_allowed).collect();
-    // An address that swallows connections must not take the time of the others.
-    let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    let mut connected = None;
-    for address in addresses {
-        match tokio::time::timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                connected = Some(stream);
-                break;
-            }
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
-        }
-    }
-    let Some(tcp) = connected else {
-        return Err(DialError::Connect { host: host(), port: origin.port, source: last });
-    };
+    let addresses = race::order(addresses.filter(is_allowed));
+    let head_start = race::head_start(limit, addresses.len());
+    let tcp = race::race(addresses, head_start, TcpStream::connect).await.map_err(|error| {
+        let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        Unreached::Connect(error.unwrap_or_else(none))
+    })?;
     // Small requests must not wait for the acknowledgement of the previous one; failing to say so is harmless.
     let _ = tcp.set_nodelay(true);
     keep_alive(&tcp);
-    let Some(connector) = tls else { return Ok(Stream::Plain(tcp)) };
-    let name = ServerName::try_from(host()).map_err(|error| DialError::Tls {
-        host: host(),
-        source: io::Error::new(io::ErrorKind::InvalidInput, error),
-    })?;
-    let stream =
-        connector.connect(name, tcp).await.map_err(|source| DialError::Tls { host: host(), source })?;
-    Ok(Stream::Tls(Box::new(stream)))
+    Ok(tcp)
 }
 
 /// A peer that vanished without a word would else be waited for for ever: some routes have no limit of their own.
@@ -132,71 +94,30 @@ fn keep_alive(tcp: &TcpStream) {
     let _ = sockopt::set_tcp_keepcnt(tcp, 3);
 }
 
-/// A connection to an origin, with TLS or without.
-#[derive(Debug)]
-pub enum Stream {
-    /// Clear text.
-    Plain(TcpStream),
-    /// TLS.
-    Tls(Box<TlsStream<TcpStream>>),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Stream {
-    /// What was agreed on by ALPN (RFC 7301), if anything was.
-    pub fn alpn_protocol(&self) -> Option<&[u8]> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+    #[tokio::test]
+    async fn a_connection_sends_at_once_and_notices_a_peer_that_vanished() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for host in ["127.0.0.1", "localhost"] {
+            let tcp = reach(host, port, Duration::from_secs(5)).await.unwrap();
+            assert!(tcp.nodelay().unwrap());
+            assert!(sockopt::socket_keepalive(&tcp).unwrap());
+            assert_eq!(sockopt::tcp_keepidle(&tcp).unwrap(), Duration::from_secs(30));
         }
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+    #[tokio::test]
+    async fn a_port_that_nobody_listens_on_is_refused() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        match reach("localhost", port, Duration::from_secs(5)).await {
+            Err(Unreached::Connect(error)) => assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused),
+            other => panic!("{other:?}"),
         }
     }
 }

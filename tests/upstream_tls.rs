@@ -3,11 +3,16 @@
 
 mod support;
 
+use std::time::Duration;
+
 use http::Method;
-use support::running::{aura, open_route, sidekey, try_sidekey};
+use sidekey::dial::dial;
+use sidekey::tls::TlsFactory;
+use support::running::{aura, config, open_route, sidekey, try_sidekey};
 use support::scripted::Scripted;
 use support::tls::{Authority, TlsServer};
 use support::{Reply, get, try_send};
+use tokio::io::AsyncWriteExt as _;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
 
@@ -161,4 +166,36 @@ async fn a_token_endpoint_is_verified_as_an_upstream_is() {
     assert!(visit.with_certificate && visit.head.starts_with("POST /token HTTP/1.1\r\n"), "{visit:?}");
     let seen = upstream.record().take();
     assert_eq!(seen[0].header("authorization"), Some("Bearer over-tls"));
+}
+
+#[tokio::test]
+async fn a_connection_after_the_first_resumes_its_tls_session_on_every_worker() {
+    let authority = Authority::new();
+    let server = TlsServer::start(&authority.issue(&["localhost"]), None, OK).await;
+    let text = route(&server.url("localhost"), &trusting(&authority))
+        .replace("listen = \"127.0.0.1:0\"", "listen = \"127.0.0.1:0\"\nworkers = 2");
+    let running = sidekey(&text);
+    // Connections that stay open, so that each of the two workers has its share of them.
+    let mut callers = Vec::new();
+    for _ in 0..4 {
+        let mut caller = tokio::net::TcpStream::connect(running.addr).await.unwrap();
+        caller.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        assert_eq!(support::read_reply(&mut caller).await.text(), "ok");
+        callers.push(caller);
+    }
+    let resumed: Vec<bool> = server.visits().iter().map(|visit| visit.resumed).collect();
+    assert_eq!(resumed, [false, true, true, true]);
+}
+
+#[tokio::test]
+async fn a_connection_tells_the_protocol_that_its_handshake_chose() {
+    let authority = Authority::new();
+    let server = TlsServer::start(&authority.issue(&["localhost"]), None, OK).await;
+    let route = config(&route(&server.url("localhost"), &trusting(&authority))).routes.remove(0);
+    let connector = TlsFactory::default().connector(&route.tls).unwrap();
+    let limit = Duration::from_secs(5);
+    let stream = dial(&route.upstream, Some(&connector.0), limit).await.unwrap();
+    assert_eq!(stream.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let stream = dial(&route.upstream, None, limit).await.unwrap();
+    assert_eq!(stream.alpn_protocol(), None, "clear text has none");
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Address;
-use crate::config::{Config, CredentialKind, Listener, Provider, Route};
+use crate::config::{AuthorizationServer, Config, CredentialKind, Endpoint, Listener, Provider, Route};
 
 /// The addresses at which a route is reached, each once.
 pub fn urls(config: &Config, route: &Route, addresses: &[Address]) -> Vec<String> {
@@ -32,6 +32,49 @@ pub fn upstream_url(route: &Route) -> String {
     // Made of a URL, so it is text.
     let authority = upstream.host_header.to_str().unwrap_or_default();
     format!("{scheme}://{authority}{}", upstream.base_path)
+}
+
+/// What is reached through an egress proxy, a line each; the proxy's login is left out.
+pub fn ways_out(config: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    for route in &config.routes {
+        if let Some(proxy) = &route.upstream.via {
+            lines.push(format!(
+                "route {}: {} through the egress proxy {proxy}",
+                route.name,
+                upstream_url(route)
+            ));
+        }
+    }
+    for credential in &config.credentials {
+        let mut line = |endpoint: &Endpoint| {
+            if let Some(proxy) = &endpoint.origin.via {
+                lines.push(format!(
+                    "credential {}: {endpoint} through the egress proxy {proxy}",
+                    credential.name
+                ));
+            }
+        };
+        match &credential.kind {
+            CredentialKind::ClientCredentials(grant) => line(&grant.token_url),
+            CredentialKind::AuthorizationCode(login) => match &login.server {
+                AuthorizationServer::Known { token_url, revoke_url, .. } => {
+                    line(token_url);
+                    revoke_url.iter().for_each(line);
+                }
+                AuthorizationServer::Discovered { issuer } => {
+                    lines.extend(login.egress.https.as_ref().map(|proxy| {
+                        format!(
+                            "credential {}: what {issuer} names, through the egress proxy {proxy}",
+                            credential.name
+                        )
+                    }))
+                }
+            },
+            _ => {}
+        }
+    }
+    lines
 }
 
 /// A credential's type in the words of the file.
@@ -64,6 +107,7 @@ pub fn describe(config: &Config, addresses: &[Address]) -> Value {
             "provider": provider(route.provider),
             "urls": urls(config, route, addresses),
             "upstream": upstream_url(route),
+            "egress_proxy": route.upstream.via.as_ref().map(ToString::to_string),
             "credential": route.credential.map(|id| &*config.credentials[id].name),
         })
     });

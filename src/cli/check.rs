@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::run::account_line;
 use super::{ConfigArg, Failure, load, runtime, say};
-use crate::app::description::upstream_url;
+use crate::app::description::{upstream_url, ways_out};
 use crate::app::{listener_tls, upstream_tls, vault_of};
 use crate::clock::Clock;
 use crate::config::{Config, Environment, LoadOptions};
@@ -31,6 +31,7 @@ pub(super) fn check(
     }
     let (routes, credentials) = (config.routes.len(), config.credentials.len());
     say(format_args!("{}: valid; routes: {routes}, credentials: {credentials}", config.origin));
+    ways_out(&config).iter().for_each(say);
     if with_connect { runtime()?.block_on(connect(&config)) } else { Ok(()) }
 }
 

@@ -65,6 +65,9 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     let origin = upstream_url(route);
     let origin = origin.strip_suffix(&route.upstream.base_path).unwrap_or(&origin);
     say(format_args!("upstream    {} {origin}{target}", args.method));
+    if let Some(proxy) = &route.upstream.via {
+        say(format_args!("through     {proxy} (egress proxy)"));
+    }
     let before = head.headers.clone();
     if let Some(name) = rules.account_header(index) {
         head.headers.remove(name);

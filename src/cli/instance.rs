@@ -174,6 +174,7 @@ pub(super) async fn send(
         port: address.port(),
         base_path: String::new(),
         host_header: host,
+        via: None,
     };
     call(&origin, None, request, limit).await
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use super::build::DefaultEgress;
 use super::diagnostic::{At, Collector};
 use super::document::{Node, Value};
 use super::format::Kind;
@@ -67,6 +68,8 @@ pub(crate) struct Context<'a> {
     pub(crate) environment: &'a Environment,
     pub(crate) check_secrets: bool,
     pub(crate) out: Collector,
+    /// The way out of the network where a table says nothing else.
+    pub(crate) egress: DefaultEgress,
     /// How many texts have a placeholder.
     pub(crate) placeholders: usize,
     /// Environment variables that hold secrets.

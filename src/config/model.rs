@@ -2,6 +2,7 @@
 //! file as written; nothing here needs checking again.
 
 mod credential;
+mod egress;
 mod oauth;
 mod store;
 
@@ -15,6 +16,7 @@ use http::HeaderValue;
 use crate::secret::SecretSource;
 
 pub use self::credential::*;
+pub use self::egress::*;
 pub use self::oauth::*;
 pub use self::store::*;
 
@@ -213,6 +215,8 @@ pub struct Upstream {
     pub base_path: String,
     /// The Host header to send, port included unless it is the scheme's own.
     pub host_header: HeaderValue,
+    /// The egress proxy that leads there; none: it is reached directly.
+    pub via: Option<Arc<EgressProxy>>,
 }
 
 /// The `tls` table: `ca` verifies the peer, `cert` and `key` are ours. The global `ca` is already merged in.

@@ -163,6 +163,7 @@ mod tests {
             port: 1,
             base_path: String::new(),
             host_header: HeaderValue::from_static("127.0.0.1:1"),
+            via: None,
         };
         let endpoint = Endpoint { origin, path_and_query: "/token".into() };
         authentication.prove(&endpoint, &SecretReader::new([]), &Clock::system()).await

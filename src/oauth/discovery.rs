@@ -13,7 +13,7 @@ use super::answer::{clean, retry_after};
 use super::client::Endpoints;
 use super::error::{is_lasting, is_passing};
 use crate::clock::{Clock, Moment};
-use crate::config::{AuthMethod, Endpoint, Upstream, is_this_machine};
+use crate::config::{AuthMethod, Egress, Endpoint, Upstream, is_this_machine};
 use crate::fetch::{Answer, CallError, get};
 use crate::telemetry::chain;
 
@@ -155,6 +155,8 @@ pub(super) struct Demands {
     pub(super) issuer: String,
     pub(super) auth_method: AuthMethod,
     pub(super) allow_cleartext: bool,
+    /// The way to whatever the metadata names.
+    pub(super) egress: Egress,
     /// How long one look-up may take.
     pub(super) limit: Duration,
 }
@@ -207,8 +209,11 @@ impl Discovery {
 
 async fn look_up(demands: &Demands, tls: &TlsConnector, clock: &Clock) -> Result<Endpoints, DiscoveryError> {
     let url = demands.issuer.clone();
-    let issuer = endpoint(&demands.issuer, demands.allow_cleartext)
-        .map_err(|problem| DiscoveryError::BadEndpoint { url, endpoint: "issuer", problem })?;
+    let issuer = endpoint(&demands.issuer, demands).map_err(|problem| DiscoveryError::BadEndpoint {
+        url,
+        endpoint: "issuer",
+        problem,
+    })?;
     let deadline = tokio::time::Instant::now() + demands.limit;
     let [first, second] = places(&issuer);
     let answer = ask(&first, tls, deadline, demands.limit).await?;
@@ -286,7 +291,7 @@ fn judge(
     }
     let read = |text: Option<String>, name| match text {
         None => Ok(None),
-        Some(text) => match endpoint(&text, demands.allow_cleartext) {
+        Some(text) => match endpoint(&text, demands) {
             // A distant server may not choose a local port, where anybody may listen.
             Ok(endpoint) if place.origin.tls && !endpoint.origin.tls && !demands.allow_cleartext => {
                 let problem = "is http://, though the issuer is https://; the server must name https://";
@@ -349,7 +354,7 @@ fn offered(methods: &[String]) -> String {
 }
 
 /// An absolute URL that may be called, or what is wrong with it.
-fn endpoint(text: &str, allow_cleartext: bool) -> Result<Endpoint, &'static str> {
+fn endpoint(text: &str, demands: &Demands) -> Result<Endpoint, &'static str> {
     let url = Url::parse(text).map_err(|_| "is not an absolute URL")?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("is not an https:// URL");
@@ -372,7 +377,7 @@ fn endpoint(text: &str, allow_cleartext: bool) -> Result<Endpoint, &'static str>
         Host::Ipv4(address) => (address.to_string(), address.to_string()),
         Host::Ipv6(address) => (address.to_string(), format!("[{address}]")),
     };
-    if !tls && !allow_cleartext && !is_this_machine(&host) {
+    if !tls && !demands.allow_cleartext && !is_this_machine(&host) {
         return Err(
             "is http://, in clear text over the network; the server must name https:// (or, knowingly, \
                     write allow_cleartext = true)",
@@ -389,7 +394,8 @@ fn endpoint(text: &str, allow_cleartext: bool) -> Result<Endpoint, &'static str>
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
     };
-    let origin = Upstream { tls, host, port, base_path: String::new(), host_header };
+    let mut origin = Upstream { tls, host, port, base_path: String::new(), host_header, via: None };
+    origin.via = demands.egress.way_to(&origin);
     Ok(Endpoint { origin, path_and_query })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::credential::{LeaseError, shell_word};
-use crate::dial::DialError;
+use crate::dial::{DialError, ProxyFault};
 use crate::guard::Refused;
 
 /// Why a request gets an answer of sidekey's own. `Display` and its sources are for the log; what the caller sees is
@@ -143,6 +143,18 @@ impl ProxyError {
             Self::Unreachable(DialError::Connect { .. }) => {
                 unreachable("destination_unavailable", "The upstream does not accept connections.")
             }
+            Self::Unreachable(DialError::Proxy { source, .. }) => match &**source {
+                ProxyFault::Timeout(_) => of(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    "upstream_timeout",
+                    "connection_timeout",
+                    "The egress proxy took too long to open a way to the upstream.",
+                ),
+                _ => unreachable(
+                    proxy_error_of(source),
+                    "The egress proxy does not lead to the upstream; the log of sidekey says why.",
+                ),
+            },
             Self::Unreachable(error @ DialError::Tls { .. }) if error.is_certificate() => {
                 unreachable("tls_certificate_error", "The upstream's certificate does not verify.")
             }
@@ -229,6 +241,52 @@ impl ProxyError {
             // Somebody has to do something first.
             Self::Lease(LeaseError::LoginRequired { .. }) => Some(60),
             _ => None,
+        }
+    }
+}
+
+/// `error` of Proxy-Status for an egress proxy that opened no tunnel: it is the next hop.
+fn proxy_error_of(fault: &ProxyFault) -> &'static str {
+    match fault {
+        ProxyFault::Lookup(_) => "dns_error",
+        ProxyFault::Password(_) | ProxyFault::Login(_) | ProxyFault::Unauthenticated => {
+            "proxy_configuration_error"
+        }
+        ProxyFault::Garbage | ProxyFault::TooLong(_) => "http_protocol_error",
+        ProxyFault::Closed(_) => "connection_terminated",
+        ProxyFault::Timeout(_) => "connection_timeout",
+        ProxyFault::Connect(_) | ProxyFault::Refused(_) => "destination_unavailable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::secret::SecretError;
+
+    #[test]
+    fn what_an_egress_proxy_does_is_told_from_what_the_upstream_does() {
+        let io = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let cases = [
+            (ProxyFault::Lookup(io()), 502, "dns_error"),
+            (ProxyFault::Connect(io()), 502, "destination_unavailable"),
+            (ProxyFault::Password(SecretError::Unset("P".into())), 502, "proxy_configuration_error"),
+            (ProxyFault::Unauthenticated, 502, "proxy_configuration_error"),
+            (ProxyFault::Refused(403), 502, "destination_unavailable"),
+            (ProxyFault::Garbage, 502, "http_protocol_error"),
+            (ProxyFault::TooLong(8192), 502, "http_protocol_error"),
+            (ProxyFault::Closed(io()), 502, "connection_terminated"),
+            (ProxyFault::Timeout(Duration::from_secs(5)), 504, "connection_timeout"),
+        ];
+        for (source, status, proxy_error) in cases {
+            let name = format!("{source:?}");
+            let (proxy, origin) = ("canary:1".into(), "canary:2".into());
+            let source = Box::new(source);
+            let public = ProxyError::from(DialError::Proxy { proxy, origin, source }).public();
+            assert_eq!((public.status.as_u16(), public.proxy_error), (status, proxy_error), "{name}");
+            assert!(public.text.contains("egress proxy") && !public.text.contains("canary"), "{name}");
         }
     }
 }

@@ -229,6 +229,7 @@ mod tests {
             port: 443,
             base_path: base.into(),
             host_header: HeaderValue::from_static("h"),
+            via: None,
         };
         let cases = [
             ("", "/aura/v1?x=1", 5, Some("/v1?x=1")),

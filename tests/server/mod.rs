@@ -33,6 +33,7 @@ pub(crate) fn world(port: u16) -> World {
         port,
         base_path: String::new(),
         host_header: HeaderValue::from_static("127.0.0.1"),
+        via: None,
     };
     let redis = RedisStore {
         server,

@@ -103,6 +103,7 @@ impl Server {
             port: addr.port(),
             base_path: String::new(),
             host_header: HeaderValue::from_str(&addr.to_string()).expect("an address"),
+            via: None,
         };
         Endpoint { origin, path_and_query: path.to_owned() }
     }
@@ -158,6 +159,7 @@ pub(crate) fn login(server: AuthorizationServer) -> AuthorizationCode {
         params: vec![("resource".into(), "https://api.example".into())],
         auth_params: Vec::new(),
         tls: TlsSettings::default(),
+        egress: Default::default(),
         allow_cleartext: false,
         fetch_timeout: Duration::from_secs(10),
         login_timeout: Duration::from_secs(60),

@@ -6,6 +6,7 @@ pub(crate) mod authorization_server;
 pub(crate) mod browser;
 #[cfg(feature = "demo")]
 pub(crate) mod callers;
+pub(crate) mod egress_proxy;
 pub(crate) mod faulty;
 #[cfg(feature = "demo")]
 pub(crate) mod logins;

@@ -58,8 +58,13 @@ impl Running {
 
 /// The configuration that a text stands for.
 pub(crate) fn config(text: &str) -> Config {
+    config_in(text, &Environment::default())
+}
+
+/// The same with variables.
+pub(crate) fn config_in(text: &str, environment: &Environment) -> Config {
     let source = Source::Text { name: "test.toml".to_owned(), text: text.to_owned() };
-    match load(&source, &Environment::default(), LoadOptions::default()) {
+    match load(&source, environment, LoadOptions::default()) {
         Ok(loaded) => loaded.config,
         Err(report) => panic!("{report}\n{text}"),
     }
@@ -94,6 +99,13 @@ fn started(config: &Config, clock: &Clock, vault: std::sync::Arc<Vault>) -> Resu
 /// Starts what the text says. Listeners of the text have port 0.
 pub(crate) fn sidekey(text: &str) -> Running {
     try_sidekey(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// Starts what the text says, with variables.
+pub(crate) fn sidekey_in(text: &str, variables: &[(&str, &str)]) -> Running {
+    let (clock, environment) = (Clock::system(), Environment::from_pairs(variables.to_vec()));
+    let started = started(&config_in(text, &environment), &clock, Vault::in_memory(&clock));
+    started.unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
 /// One generic route that takes everything and carries nothing. `more`: further keys of the route.

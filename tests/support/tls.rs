@@ -117,6 +117,10 @@ pub(crate) struct TlsServer {
 pub(crate) struct Visit {
     pub(crate) head: String,
     pub(crate) with_certificate: bool,
+    /// Did the handshake resume an earlier one?
+    pub(crate) resumed: bool,
+    /// The name that the handshake asked for (SNI).
+    pub(crate) name: Option<String>,
 }
 
 impl TlsServer {
@@ -158,9 +162,12 @@ impl TlsServer {
                     while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte).await, Ok(1)) {
                         head.push(byte[0]);
                     }
-                    let with_certificate = stream.get_ref().1.peer_certificates().is_some();
+                    let tls = stream.get_ref().1;
+                    let with_certificate = tls.peer_certificates().is_some();
+                    let resumed = tls.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+                    let name = tls.server_name().map(str::to_owned);
                     let head = String::from_utf8_lossy(&head).into_owned();
-                    visits.lock().expect("no panic").push(Visit { head, with_certificate });
+                    visits.lock().expect("no panic").push(Visit { head, with_certificate, resumed, name });
                     let _ = stream.write_all(answer.as_bytes()).await;
                     let _ = stream.flush().await;
                 });

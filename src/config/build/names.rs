@@ -48,7 +48,7 @@ pub fn is_this_machine(host: &str) -> bool {
 }
 
 /// The name as it is compared, or what is wrong with it and what to write.
-pub(super) fn normal(text: &str) -> Result<String, (&'static str, String)> {
+pub(in crate::config) fn normal(text: &str) -> Result<String, (&'static str, String)> {
     let name = |host: &str| format!("write the name alone, as \"{host}\"");
     if let Some((_, rest)) = text.split_once("://") {
         let host = rest.split(['/', ':']).next().unwrap_or_default();

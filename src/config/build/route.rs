@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::credential::Credentials;
-use super::{tls, url};
+use super::{egress, tls, url};
 use crate::config::context::Context;
 use crate::config::document::{Entry, Node, Table, Value};
 use crate::config::{HttpVersion, Matches, Provider, Route, TlsSettings, Upstream};
@@ -19,7 +19,8 @@ pub(super) fn route(
 ) -> Option<Route> {
     let provider = provider(table);
     warn_of_prefixes_alone(entry, table, provider, &matches, context);
-    let upstream = upstream(entry, table, provider, context);
+    let upstream =
+        upstream(entry, table, provider, context).map(|upstream| egress::led(upstream, table, context));
     let credential = credentials.of_route(entry, table, upstream.as_ref(), global, context);
     let account = credential.and_then(|credential| credentials.account_of_route(table, credential, context));
     let tls = tls::settings(table.table("tls"), global, context);

@@ -185,5 +185,5 @@ fn origin(
         context.out.error(node.at, format!("`{key}`: this is not a host name"), example(key));
         return None;
     };
-    Some(Upstream { tls, host, port, base_path, host_header })
+    Some(Upstream { tls, host, port, base_path, host_header, via: None })
 }

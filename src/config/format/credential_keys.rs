@@ -1,6 +1,6 @@
 //! Every type of credential and its keys.
 
-use super::keys::{CLEARTEXT, PEERS, POSITIVE, SOME_TIME, TEXT, TEXTS, TLS_TABLE};
+use super::keys::{CLEARTEXT, PEERS, POSITIVE, SOME_TIME, TEXT, TEXTS, TLS_TABLE, egress_proxy};
 use super::{Choice, Key, Kind, TableFormat};
 
 /// The keys that every type has.
@@ -53,6 +53,8 @@ const SIGNING: &[Key] = &[
 const API_CLIENTS: Kind = Kind::List(&Kind::Table(&API_CLIENT));
 const SCOPE: Key = Key::new("scope", Kind::AnyOf(&[TEXT, TEXTS]), "Scopes to ask for; one text or a list.");
 const TLS: Key = Key::new("tls", TLS_TABLE, "TLS towards the authorization server.");
+const EGRESS: Key = egress_proxy("The HTTP proxy that leads to the authorization server; false: none.")
+    .default("as in `[server]`");
 const FETCH_TIMEOUT: Key =
     Key::new("fetch_timeout", SOME_TIME, "How long one fetch may take.").default("\"10s\"");
 const PARAMS: Key =
@@ -77,6 +79,7 @@ const CLIENT: &[Key] = &[
     Key::new("audience", TEXT, "Audience to ask for."),
     PARAMS,
     TLS,
+    EGRESS,
     CLEARTEXT,
     FETCH_TIMEOUT,
 ];
@@ -115,6 +118,7 @@ const LOGIN: &[Key] = &[
     PARAMS,
     ACCOUNT_HEADER,
     TLS,
+    EGRESS,
     CLEARTEXT,
     FETCH_TIMEOUT,
 ];

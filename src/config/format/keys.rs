@@ -13,12 +13,18 @@ pub(super) const POSITIVE: Kind = Kind::Integer { min: 1, max: 1_000_000 };
 const SOME_SIZE: Kind = Kind::Size { zero: false };
 pub(super) const SOME_TIME: Kind = Kind::Duration { zero: false };
 const ANY_TIME: Kind = Kind::Duration { zero: true };
+const PROXY: Kind = Kind::AnyOf(&[PROXY_URL, Kind::Table(&EGRESS_PROXY), Kind::Off]);
 const LISTEN: Kind = Kind::AnyOf(&[
     ADDRESS,
     Kind::Table(&LISTEN_ITEM),
     Kind::List(&Kind::AnyOf(&[ADDRESS, Kind::Table(&LISTEN_ITEM)])),
 ]);
+const PROXY_URL: Kind = Kind::Text("http://proxy.example.com:3128");
 pub(super) const TLS_TABLE: Kind = Kind::Table(&TLS);
+/// A table's own `egress_proxy`, and what it is for there.
+pub(super) const fn egress_proxy(doc: &'static str) -> Key {
+    Key::new("egress_proxy", PROXY, doc)
+}
 pub(super) const CLEARTEXT: Key =
     Key::new("allow_cleartext", Kind::Flag, "Allows `http://` to a peer that is not on this machine.")
         .default("false");
@@ -96,6 +102,10 @@ static SERVER: TableFormat = TableFormat {
             Kind::OneOf(&[Choice::new("open")]),
             "\"open\": whoever reaches the admin listener may stop the instance, for pods.",
         ),
+        egress_proxy(
+            "The HTTP proxy that leads out of the network, for every route and token endpoint; false: none.",
+        )
+        .default("`https_proxy`, `http_proxy` and `no_proxy` of the environment"),
         Key::new("sandbox", Kind::AnyOf(&[Kind::Flag, TEXT]), "Confines the process.")
             .later("confining the process"),
         Key::new("access_log", Kind::AnyOf(&[Kind::Flag, TEXT]), "One line for each request.")
@@ -246,6 +256,7 @@ static ROUTE: TableFormat = TableFormat {
         )
         .default("[401]; aura: [401, 403]"),
         Key::new("tls", TLS_TABLE, "TLS towards the upstream."),
+        egress_proxy("The HTTP proxy that leads to the upstream; false: none.").default("as in `[server]`"),
         CLEARTEXT,
         Key::new("allow", TEXTS, "The only requests that pass.").later("rules for single requests"),
         Key::new("deny", TEXTS, "Requests that do not pass.").later("rules for single requests"),
@@ -299,6 +310,23 @@ static ROUTE: TableFormat = TableFormat {
             "HTTP/1.1: header names keep the case that they came in, both ways; else they are in lower case.",
         )
         .default("false"),
+    ]],
+    later: None,
+};
+
+static EGRESS_PROXY: TableFormat = TableFormat {
+    name: "egress_proxy",
+    heading: "egress_proxy = { url = \"…\", … }",
+    doc: "An HTTP proxy that opens tunnels with CONNECT, and a login for it; it stands wherever the proxy's URL alone may.",
+    keys: &[&[
+        Key::new(
+            "url",
+            PROXY_URL,
+            "Its host and port; sidekey speaks to it in clear text, and to the upstream in TLS through it.",
+        )
+        .required(),
+        Key::new("username", TEXT, "What it knows sidekey by (Basic)."),
+        Key::new("password", Kind::Secret, "The password for it; no command."),
     ]],
     later: None,
 };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Endpoint, TlsSettings};
+use super::{Egress, Endpoint, TlsSettings};
 use crate::secret::SecretSource;
 
 /// The client credentials grant (RFC 6749 §4.4).
@@ -90,6 +90,8 @@ pub struct AuthorizationCode {
     pub auth_params: Vec<(String, String)>,
     /// TLS towards the authorization server.
     pub tls: TlsSettings,
+    /// The way to discovered endpoints; to known ones it is in themselves.
+    pub egress: Egress,
     /// May discovered endpoints be `http://` and not on this machine?
     pub allow_cleartext: bool,
     /// How long one fetch may take.
@@ -218,6 +220,7 @@ impl fmt::Debug for AuthorizationCode {
             params,
             auth_params,
             tls,
+            egress,
             allow_cleartext,
             fetch_timeout,
             login_timeout,
@@ -232,6 +235,7 @@ impl fmt::Debug for AuthorizationCode {
             .field("params", &names(params))
             .field("auth_params", &names(auth_params))
             .field("tls", tls)
+            .field("egress", egress)
             .field("allow_cleartext", allow_cleartext)
             .field("fetch_timeout", fetch_timeout)
             .field("login_timeout", login_timeout)

@@ -16,6 +16,7 @@ fn endpoints(auth_url: &str, issuer: Option<&str>, iss_required: bool) -> Endpoi
         port: 443,
         base_path: String::new(),
         host_header: HeaderValue::from_static("auth.example"),
+        via: None,
     };
     Endpoints {
         issuer: issuer.map(str::to_owned),
@@ -53,6 +54,7 @@ fn config(scope: Option<&str>, auth_params: &[(&str, &str)]) -> AuthorizationCod
         params: Vec::new(),
         auth_params: auth_params.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
         tls: TlsSettings::default(),
+        egress: crate::config::Egress::default(),
         allow_cleartext: false,
         fetch_timeout: Duration::from_secs(1),
         login_timeout: Duration::from_secs(1),

@@ -5,12 +5,19 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::EgressProxy;
 
 const ISSUER: &str = "https://auth.example/";
 
 fn demands() -> Demands {
     let limit = Duration::from_secs(1);
-    Demands { issuer: ISSUER.to_owned(), auth_method: AuthMethod::Post, allow_cleartext: false, limit }
+    Demands {
+        issuer: ISSUER.to_owned(),
+        auth_method: AuthMethod::Post,
+        allow_cleartext: false,
+        egress: Egress::default(),
+        limit,
+    }
 }
 
 fn document() -> Value {
@@ -30,7 +37,7 @@ fn with(name: &str, value: Value) -> Value {
 fn judged(status: u16, body: String) -> Result<Endpoints, DiscoveryError> {
     let status = StatusCode::from_u16(status).unwrap();
     let answer = Answer { status, headers: HeaderMap::new(), body: Bytes::from(body) };
-    let place = endpoint("https://auth.example/.well-known/openid-configuration", false).unwrap();
+    let place = endpoint("https://auth.example/.well-known/openid-configuration", &demands()).unwrap();
     judge(&place, &answer, &demands(), SystemTime::UNIX_EPOCH)
 }
 
@@ -54,7 +61,7 @@ fn metadata_is_looked_for_in_both_places_of_an_issuer() {
         ),
     ];
     for (issuer, first, second) in cases {
-        let got = places(&endpoint(issuer, false).unwrap()).map(|place| place.to_string());
+        let got = places(&endpoint(issuer, &demands()).unwrap()).map(|place| place.to_string());
         assert_eq!(got, [first, second], "{issuer}");
     }
 }
@@ -174,6 +181,24 @@ fn clear_text_is_for_this_machine_or_for_those_who_allow_it() {
         ("https://auth.example/a b", false, false),
     ];
     for (text, allow_cleartext, good) in cases {
-        assert_eq!(endpoint(text, allow_cleartext).is_ok(), good, "{text} {allow_cleartext}");
+        let demands = Demands { allow_cleartext, ..demands() };
+        assert_eq!(endpoint(text, &demands).is_ok(), good, "{text} {allow_cleartext}");
+    }
+}
+
+#[test]
+fn the_egress_proxy_leads_to_what_metadata_names_but_not_to_this_machine() {
+    let proxy = Arc::new(EgressProxy { host: "proxy.example".into(), port: 3128, login: None });
+    let egress = Egress { https: Some(Arc::clone(&proxy)), ..Egress::default() };
+    let demands = Demands { egress, ..demands() };
+    let cases = [
+        ("https://auth.example/t", true),
+        ("https://localhost/t", false),
+        ("https://[::1]/t", false),
+        ("http://127.0.0.1/t", false),
+    ];
+    for (text, led) in cases {
+        let via = endpoint(text, &demands).unwrap().origin.via;
+        assert_eq!(via, led.then(|| Arc::clone(&proxy)), "{text}");
     }
 }

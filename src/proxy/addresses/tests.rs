@@ -21,6 +21,7 @@ fn upstream(url: &str) -> Upstream {
         port: url.port_or_known_default().unwrap(),
         base_path: url.path().trim_end_matches('/').to_owned(),
         host_header: host_header.parse().unwrap(),
+        via: None,
     }
 }
 

@@ -22,6 +22,7 @@ fn upstream() -> Upstream {
         port: 443,
         base_path: String::new(),
         host_header: HeaderValue::from_static("api.example"),
+        via: None,
     }
 }
 

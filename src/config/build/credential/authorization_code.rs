@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{client, fields, redirect_uri};
-use crate::config::build::{tls, url};
+use crate::config::build::{egress, tls, url};
 use crate::config::context::Context;
 use crate::config::document::{Node, Table, Value};
 use crate::config::{AuthMethod, AuthorizationCode, AuthorizationServer, CredentialKind, TlsSettings};
@@ -27,6 +27,7 @@ pub(super) fn read(
     let auth_method = client::auth_method(table, default_method, context);
     let client = client::client(name, table, auth_method, context);
     let server = server(table, neon, context);
+    let (server, egress) = egress::of_login(server, table, context);
     let redirect_uri = table.get("redirect_uri").and_then(|node| redirect_uri::redirect_uri(node, context));
     let scope = match table.has("scope") {
         true => fields::scope(table, context),
@@ -48,6 +49,7 @@ pub(super) fn read(
         params,
         auth_params,
         tls,
+        egress,
         allow_cleartext: table.flag("allow_cleartext", false),
         fetch_timeout: table.duration("fetch_timeout").unwrap_or(Duration::from_secs(10)),
         login_timeout: table.duration("login_timeout").unwrap_or(Duration::from_secs(600)),

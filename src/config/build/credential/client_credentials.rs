@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{account, client, fields};
-use crate::config::build::{tls, url};
+use crate::config::build::{egress, tls, url};
 use crate::config::context::Context;
 use crate::config::document::{Node, Table, Value};
 use crate::config::{
@@ -24,6 +24,7 @@ pub(super) fn read(
 ) -> Option<CredentialKind> {
     let aura = table.text("type") == Some("aura");
     let token_url = token_url(table, aura, context);
+    let token_url = token_url.map(|endpoint| egress::led_endpoint(endpoint, table, context));
     let auth_method = client::auth_method(table, AuthMethod::Basic, context);
     let clients = clients(name, table, auth_method, context);
     let scope = fields::scope(table, context);

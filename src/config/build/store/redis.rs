@@ -78,7 +78,8 @@ fn url(node: &Node, allow_cleartext: bool, context: &mut Context<'_>) -> Option<
     };
     let host_header = HeaderValue::try_from(authority).ok()?;
     let Url { tls, host, port, database } = parsed;
-    let server = Upstream { tls, host, port, base_path: String::new(), host_header };
+    // Always direct: proxies lead out to the web.
+    let server = Upstream { tls, host, port, base_path: String::new(), host_header, via: None };
     Some((server, i64::from(database)))
 }
 

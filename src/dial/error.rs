@@ -1,0 +1,106 @@
+//! Why an origin cannot be reached.
+
+use std::io;
+use std::time::Duration;
+
+use crate::header::IllegalCharacter;
+use crate::secret::SecretError;
+
+/// Why an origin could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name has no address.
+    #[error("cannot look up {host}")]
+    Lookup {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        #[source]
+        source: io::Error,
+    },
+    /// Nobody accepts the connection.
+    #[error("cannot connect to {host}:{port}")]
+    Connect {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// What the system said of the address that tells most.
+        #[source]
+        source: io::Error,
+    },
+    /// The egress proxy does not lead there.
+    #[error("the egress proxy {proxy} does not lead to {origin}")]
+    Proxy {
+        /// The proxy's host and port.
+        proxy: Box<str>,
+        /// The origin's host and port.
+        origin: Box<str>,
+        /// Why not.
+        #[source]
+        source: Box<ProxyFault>,
+    },
+    /// The TLS handshake failed: most often a certificate that does not verify.
+    #[error("TLS with {host} failed")]
+    Tls {
+        /// The host.
+        host: String,
+        /// What rustls said.
+        #[source]
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("connecting to {host}:{port} took longer than {limit:?}")]
+    Timeout {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The limit that passed.
+        limit: Duration,
+    },
+}
+
+impl DialError {
+    /// Is a certificate the reason, rather than the network?
+    pub fn is_certificate(&self) -> bool {
+        let Self::Tls { source, .. } = self else { return false };
+        let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+    }
+}
+
+/// Why an egress proxy opens no tunnel. Holds nothing that the proxy sent but its status.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyFault {
+    /// Its name has no address.
+    #[error("its name cannot be looked up")]
+    Lookup(#[source] io::Error),
+    /// It does not accept connections.
+    #[error("it does not accept connections")]
+    Connect(#[source] io::Error),
+    /// The password for it cannot be read.
+    #[error("the password for it cannot be read")]
+    Password(#[source] SecretError),
+    /// The user name or password for it cannot be sent.
+    #[error("the user name or password for it cannot be sent")]
+    Login(#[source] IllegalCharacter),
+    /// 407 (RFC 9110 §15.5.8).
+    #[error("it wants another user name and password (407)")]
+    Unauthenticated,
+    /// Another status than success.
+    #[error("it refuses with status {0}")]
+    Refused(u16),
+    /// Its answer is not HTTP.
+    #[error("what it answers is not HTTP; is it an HTTP proxy?")]
+    Garbage,
+    /// The header of its answer has no end.
+    #[error("the header of its answer is longer than {0} bytes")]
+    TooLong(usize),
+    /// The connection to it ended before it answered.
+    #[error("the connection to it ended before it answered")]
+    Closed(#[source] io::Error),
+    /// It took too long.
+    #[error("it opened no way within {0:?}")]
+    Timeout(Duration),
+}
