@@ -6,6 +6,7 @@ mod error;
 pub mod exchange;
 pub mod headers;
 mod outgoing;
+pub mod path;
 pub mod refusal;
 mod report;
 mod request_body;

@@ -135,6 +135,8 @@ pub struct Route {
     pub replay_body: usize,
     /// Upstream statuses that may mean that the token was refused.
     pub refused_statuses: Vec<u16>,
+    /// Does a `%2F` in the path pass, as the content of its segment?
+    pub passes_encoded_slash: bool,
 }
 
 /// What a route matches: the most specific of all routes wins, listener before host before longest path.

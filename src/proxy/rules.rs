@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::error::ProxyError;
 use super::headers;
+use super::path;
 use super::route::{self, RouteTable};
 use crate::config::{Bind, Config, ListenId, Provider, Route};
 use crate::guard::Guard;
@@ -65,7 +66,8 @@ impl Rules {
     /// The route that a request takes, if the guard lets it in and one matches.
     pub fn route_of(&self, listener: ListenId, head: &Parts) -> Option<usize> {
         let host = self.guard.admit(head, self.by_name[listener]).ok()?;
-        self.table.find(listener, &host, head.uri.path()).map(|found| found.route)
+        let path = path::judge(head.uri.path()).ok()?;
+        self.table.find(listener, &host, path.normal()).map(|found| found.route)
     }
 
     /// The header in which a route's callers name the account; not for the upstream.
@@ -99,28 +101,28 @@ impl Rules {
     /// Where a request goes, or why it does not, and in whose error shape to say so.
     pub fn plan(&self, listener: ListenId, head: &Parts) -> Result<Plan<'_>, (ProxyError, Provider)> {
         let path = head.uri.path();
+        let judged = path::judge(path);
         let admitted = self.guard.admit(head, self.by_name[listener]);
         let host = admitted.as_deref().unwrap_or_default();
-        let found = self.table.find(listener, host, path);
+        // Whose error shape a path gets that has no meaning is decided by how it looks.
+        let found = self.table.find(listener, host, judged.as_ref().map_or(path, path::Judged::normal));
         let provider = found.map_or(Provider::Generic, |found| self.routes[found.route].provider);
         admitted.as_ref().map_err(|refused| (refused.clone().into(), provider))?;
+        let ambiguous = |ambiguous: path::Ambiguous| (ProxyError::BadRequest(ambiguous.text()), provider);
+        let judged = judged.map_err(ambiguous)?;
         let found = found.ok_or((ProxyError::NoRoute, provider))?;
-        if route::is_ambiguous(path) {
-            let text =
-                "The path has a dot segment or a backslash, so it could be read two ways; send it resolved.";
-            return Err((ProxyError::BadRequest(text), provider));
-        }
+        let route = &self.routes[found.route];
+        judged.on_route(route.passes_encoded_slash).map_err(ambiguous)?;
         if !headers::has_plain_framing(&head.headers) {
             let text = "The body has a transfer coding other than chunked; send it without.";
             return Err((ProxyError::BadRequest(text), provider));
         }
-        let route = &self.routes[found.route];
         let target = head
             .uri
             .path_and_query()
             .cloned()
             .or_else(|| (path == "/" || path.is_empty()).then(|| PathAndQuery::from_static("/")))
-            .and_then(|whole| route::target(&route.upstream, &whole, found.prefix));
+            .and_then(|whole| route::target(&route.upstream, &whole, found.segments));
         let target = target.ok_or((ProxyError::BadRequest("The target is not a path."), provider))?;
         let account = self.account(found.route, head).map_err(|error| (error, provider))?;
         Ok(Plan { route, index: found.route, target, account })

@@ -34,6 +34,7 @@ pub(super) fn route(
         response_timeout: response_timeout(table, provider),
         replay_body: table.size("replay_body").unwrap_or(64 << 10),
         refused_statuses: refused_statuses(table, provider),
+        passes_encoded_slash: table.text("encoded_slash") == Some("pass"),
     })
 }
 

@@ -190,6 +190,12 @@ static ROUTE: TableFormat = TableFormat {
             "Upstream statuses that may mean that the token was refused.",
         )
         .default("[401]; aura: [401, 403]"),
+        Key::new(
+            "encoded_slash",
+            Kind::OneOf(&[Choice::new("refuse"), Choice::new("pass")]),
+            "What becomes of a path with `%2F`; \"pass\": it goes on as it is, as part of a name.",
+        )
+        .default("\"refuse\""),
         Key::new("tls", TLS_TABLE, "TLS towards the upstream."),
         CLEARTEXT,
         Key::new("allow", TEXTS, "The only requests that pass.").later("rules for single requests"),
