@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Server as ServerConfig};
 use crate::credential::{Claim, TokenPool, Vault, pool_of};
 use crate::proxy::exchange::CallerLimits;
-use crate::proxy::{Rules, Shared};
+use crate::proxy::{Paces, Rules, Shared};
 use crate::secret::SecretError;
 use crate::secret::reader::SecretReader;
 use crate::server::{self, BindError, Server, ServerSettings};
@@ -81,6 +81,7 @@ impl App {
             pool: Arc::clone(&pool),
             tls: upstream_tls(config, &tls)?,
             transactions: Arc::default(),
+            paces: Paces::new(&config.routes),
             clock: clock.clone(),
         });
         let bound = server::bind(&config.server.listeners)?;

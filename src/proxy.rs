@@ -1,4 +1,4 @@
-//! The life of one request, top to bottom: guard → route → sanitize → lease → inject → send → (refused? → replay
+//! The life of one request, top to bottom: guard → route → sanitize → pace → lease → inject → send → (refused? → replay
 //! once) → response.
 
 mod answer;
@@ -6,6 +6,7 @@ mod error;
 pub mod exchange;
 pub mod headers;
 mod outgoing;
+mod pace;
 pub mod path;
 pub mod refusal;
 mod report;
@@ -36,6 +37,7 @@ use crate::oauth::answer::retry_after;
 use crate::tls::Connector;
 
 pub use self::error::ProxyError;
+pub use self::pace::Paces;
 pub use self::response_body::ResponseBody;
 pub use self::rules::{Plan, Rules};
 
@@ -52,6 +54,8 @@ pub struct Shared {
     pub tls: Vec<Option<Connector>>,
     /// Which lease each open transaction belongs to.
     pub transactions: Arc<Transactions>,
+    /// When requests may go, on routes that are paced.
+    pub paces: Paces,
     /// Tells when an upstream's `Retry-After` is a date.
     pub clock: crate::clock::Clock,
 }
@@ -124,6 +128,8 @@ impl Proxy {
             // Its answer names the transaction, and must be readable.
             head.headers.remove(ACCEPT_ENCODING);
         }
+        // Before the lease: it could expire meanwhile.
+        self.shared.paces.turn(index).await?;
         let mut lease = self.lease(index, step, account.as_ref()).await?;
         let mut outgoing = Outgoing::new(head, target, body, route, exchange);
         let request = outgoing.first(lease.as_ref());
@@ -134,6 +140,7 @@ impl Proxy {
                 && let Some(again) = outgoing.again(Some(&newer))
             {
                 drop(answer);
+                self.shared.paces.owe(index);
                 answer = self.send(index, route, again, &outgoing, Some(&newer), exchange).await?;
                 self.judge_replay(route, &newer, &answer);
                 lease = Some(newer);
@@ -211,6 +218,7 @@ impl Proxy {
         let Some(request) = unsent.map(|request| *request).or_else(|| outgoing.again_if_safe(lease)) else {
             return Err(error);
         };
+        self.shared.paces.owe(index);
         self.upstreams.send(index, route, tls, request, exchange, true).await.map_err(SendError::into_error)
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::units::Rate;
 use crate::secret::SecretSource;
 
 pub use self::credential::*;
@@ -135,6 +136,10 @@ pub struct Route {
     pub replay_body: usize,
     /// Upstream statuses that may mean that the token was refused.
     pub refused_statuses: Vec<u16>,
+    /// How many requests may go in a time; all hold, one for each unit at most; empty: as many as come.
+    pub pace: Vec<Rate>,
+    /// How long a request may wait for its turn.
+    pub pace_wait: Duration,
     /// Does a `%2F` in the path pass, as the content of its segment?
     pub passes_encoded_slash: bool,
 }

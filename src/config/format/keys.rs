@@ -212,8 +212,12 @@ static ROUTE: TableFormat = TableFormat {
         .default("a login's `default`; of several `clients`, `strategy` decides"),
         Key::new("http", Kind::AnyOf(&[TEXT, TEXTS]), "HTTP versions towards the upstream.")
             .later("HTTP/2 towards upstreams"),
-        Key::new("pace", TEXT, "The most requests in a time.").later("pacing requests"),
-        Key::new("pace_wait", ANY_TIME, "How long a request may wait for its turn.").later("pacing requests"),
+        Key::new(
+            "pace",
+            Kind::AnyOf(&[Kind::Rate, Kind::List(&Kind::Rate)]),
+            "The most requests in a time, `20/s`, `125/min` or `1000/h`; one or a list, of which all hold.",
+        ),
+        Key::new("pace_wait", ANY_TIME, "How long a request may wait for its turn.").default("\"10s\""),
         Key::new("max_connections", POSITIVE, "Connections to the upstream at once.")
             .later("a limit on connections"),
         Key::new(
