@@ -21,7 +21,7 @@ async fn watched() -> (Scripted, Arc<Mutex<Vec<Instant>>>) {
         let seen = Arc::clone(&seen);
         async move {
             while !read_head(&mut stream).await.is_empty() {
-                seen.lock().unwrap().push(Instant::now());
+                seen.lock().expect("not poisoned").push(Instant::now());
                 say(&mut stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
             }
         }
