@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Server as ServerConfig};
 use crate::credential::{Claim, TokenPool, Vault, pool_of};
 use crate::proxy::exchange::CallerLimits;
-use crate::proxy::{Rules, Shared, UpstreamTls};
+use crate::proxy::{Paces, Rules, Shared, UpstreamTls};
 use crate::secret::SecretError;
 use crate::secret::reader::SecretReader;
 use crate::server::{self, BindError, Server, ServerSettings};
@@ -84,6 +84,7 @@ impl App {
             tls: upstream_tls(config, &tls)?,
             listener_tls: listener_tls(config, &mut certificates)?,
             transactions: Arc::default(),
+            paces: Paces::new(&config.routes),
             clock: clock.clone(),
         });
         let bound = server::bind(&config.server.listeners)?;

@@ -23,7 +23,7 @@ pub use context::Environment;
 pub use diagnostic::{Diagnostic, Place, Report};
 pub use format::{json_schema, reference_markdown};
 pub use model::*;
-pub use units::duration;
+pub use units::{MAX_RATES, Rate, duration};
 
 /// Where a configuration comes from.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The life of one request, top to bottom: guard → route → sanitize → lease → inject → send → (refused? → replay
+//! The life of one request, top to bottom: guard → route → sanitize → pace → lease → inject → send → (refused? → replay
 //! once) → response.
 
 pub mod addresses;
@@ -7,6 +7,8 @@ mod error;
 pub mod exchange;
 pub mod headers;
 mod outgoing;
+mod pace;
+pub mod path;
 pub mod refusal;
 mod report;
 mod request_body;
@@ -40,6 +42,7 @@ use crate::oauth::answer::retry_after;
 use crate::tls::ListenerTls;
 
 pub use self::error::ProxyError;
+pub use self::pace::Paces;
 pub use self::response_body::ResponseBody;
 pub use self::rules::{Plan, Rules};
 pub use self::tunnel::Tunnel;
@@ -60,6 +63,8 @@ pub struct Shared {
     pub listener_tls: Vec<Option<Arc<ListenerTls>>>,
     /// Which lease each open transaction belongs to.
     pub transactions: Arc<Transactions>,
+    /// When requests may go, on routes that are paced.
+    pub paces: Paces,
     /// Tells when an upstream's `Retry-After` is a date.
     pub clock: crate::clock::Clock,
 }
@@ -174,6 +179,8 @@ impl Proxy {
             // Its answer names the transaction, and must be readable.
             head.headers.remove(ACCEPT_ENCODING);
         }
+        // Before the lease: it could expire meanwhile.
+        self.shared.paces.turn(index).await?;
         let mut lease = self.lease(index, step, account.as_ref()).await?;
         let mut outgoing = Outgoing::new(head, target, body, route, exchange);
         let request = outgoing.first(lease.as_ref());
@@ -184,6 +191,7 @@ impl Proxy {
                 && let Some(again) = outgoing.again(Some(&newer))
             {
                 drop(answer);
+                self.shared.paces.owe(index);
                 answer = self.send(index, route, again, &outgoing, Some(&newer), exchange).await?;
                 self.judge_replay(route, &newer, &answer);
                 lease = Some(newer);
@@ -282,6 +290,7 @@ impl Proxy {
         let Some(request) = unsent.or_else(|| outgoing.again_if_safe(lease, unprocessed)) else {
             return Err(error);
         };
+        self.shared.paces.owe(index);
         self.upstreams.send(index, route, tls, request, exchange, true).await.map_err(SendError::into_error)
     }
 

@@ -292,13 +292,16 @@ async fn explain_shows_where_a_request_goes_or_which_rule_refuses_it() {
         assert!(allowed.stdout.lines().any(|shown| shown == line), "{line}\n{}", allowed.stdout);
     }
     assert!(!allowed.stdout.contains("Bearer mine"), "{}", allowed.stdout);
-    let refusals: [(&[&str], &str); 6] = [
+    let refusals: [(&[&str], &str); 9] = [
         (&["GET", "/other"], "404 no_route"),
         (&["GET", "/aura/x", "-H", "Origin: https://evil.example"], "403 cross_site"),
         (&["GET", "/aura/x", "-H", "Host: evil.example"], "403 forbidden_host"),
         (&["GET", "/aura/x", "-H", "Host: a", "-H", "Host: b"], "400 bad_request"),
         (&["TRACE", "/aura/x"], "405 method_refused"),
-        (&["GET", "/aura/../x"], "400 bad_request"),
+        (&["GET", "/aura/../x"], "400 bad_request: The path has a dot segment"),
+        (&["GET", "/aura/a%2fb"], "400 bad_request: The path has an encoded slash (%2F)"),
+        (&["GET", "/aura/a\\b"], "400 bad_request: The path has a backslash"),
+        (&["GET", "/%61ura/100%"], "400 bad_request: The path has a percent sign"),
     ];
     for (args, refusal) in refusals {
         let ended = explain(args).await;

@@ -116,12 +116,13 @@ async fn path_and_query_pass_byte_for_byte_behind_the_upstreams_own_path() {
         ("/neon/x/echo", "/api/v2/x/echo"),
         ("/neon//a//echo?", "/api/v2//a//echo?"),
         (
-            "/neon/a%2fb;v=1/%41+%20/echo?q=%2F&&r=a=b?c/../d",
-            "/api/v2/a%2fb;v=1/%41+%20/echo?q=%2F&&r=a=b?c/../d",
+            "/neon/a%2cb;v=1/%41+%20/echo?q=%2F&&r=a=b?c/../d",
+            "/api/v2/a%2cb;v=1/%41+%20/echo?q=%2F&&r=a=b?c/../d",
         ),
         ("/neon/~a!$&'()*,=:@|{}\"^/echo", "/api/v2/~a!$&'()*,=:@|{}\"^/echo"),
         ("/neon/grüße/echo?ü", "/api/v2/grüße/echo?ü"),
         ("/neon/.../.a/b..c/echo", "/api/v2/.../.a/b..c/echo"),
+        ("/%6eeo%6E//%7euser/caf%e9/echo?%6E%", "/api/v2//%7euser/caf%e9/echo?%6E%"),
         ("/neon/echo#fragment", "/api/v2/echo"),
     ];
     for (given, want) in targets {
@@ -140,6 +141,60 @@ async fn path_and_query_pass_byte_for_byte_behind_the_upstreams_own_path() {
     let pathless = format!("GET http://{0}?a=b HTTP/1.1\r\nHost: {0}\r\n\r\n", three.graph);
     assert_eq!(raw(three.graph, pathless).await.status, 200);
     assert_eq!(only(three.neo4j.record()).target, "/?a=b");
+}
+
+#[tokio::test]
+async fn a_route_may_let_an_encoded_slash_pass_as_part_of_a_name() {
+    let (heads, mut seen) = mpsc::unbounded_channel();
+    let upstream = Scripted::start(move |_, mut stream| {
+        let heads = heads.clone();
+        async move {
+            heads.send(read_head(&mut stream).await).unwrap();
+            say(&mut stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        }
+    })
+    .await;
+    let text = format!(
+        "{}[route.names]\npath = \"/names\"\nencoded_slash = \"pass\"\ncredential = false\nupstream = \"http://{}\"\n",
+        open_route(upstream.addr, ""),
+        upstream.addr
+    );
+    let running = sidekey(&text);
+    for (given, want) in [
+        ("/names/a%2fb/c%2F?%2f", Some("/a%2fb/c%2F?%2f")),
+        ("/n%61mes/%2f", Some("/%2f")),
+        ("/names/..%2fx", None),
+        ("/names/x%2F%2e", None),
+        ("/names/%5c", None),
+        // It is no separator: another route's.
+        ("/names%2fx", None),
+        ("/other/a%2fb", None),
+    ] {
+        let reply =
+            raw(running.addr, format!("GET {given} HTTP/1.1\r\nHost: {}\r\n\r\n", running.addr)).await;
+        let Some(want) = want else {
+            assert_eq!((reply.status, reply.header("sidekey-error")), (400, Some("bad_request")), "{given}");
+            continue;
+        };
+        assert_eq!(reply.status, 200, "{given}");
+        let head = seen.recv().await.unwrap();
+        assert!(head.starts_with(&format!("GET {want} HTTP/1.1\r\n")), "{head}");
+    }
+    assert_eq!(upstream.connections(), 2);
+}
+
+#[tokio::test]
+async fn options_for_the_whole_server_pass() {
+    let upstream = Scripted::start(|_, mut stream| async move {
+        let head = read_head(&mut stream).await;
+        let line = head.lines().next().unwrap_or_default();
+        say(&mut stream, format!("HTTP/1.1 200 OK\r\nX-Seen: {line}\r\nContent-Length: 0\r\n\r\n")).await;
+    })
+    .await;
+    let running = sidekey(&open_route(upstream.addr, ""));
+    let head = format!("OPTIONS * HTTP/1.1\r\nHost: {}\r\n\r\n", running.addr);
+    let reply = raw(running.addr, head).await;
+    assert_eq!((reply.status, reply.header("x-seen")), (200, Some("OPTIONS * HTTP/1.1")), "{reply:?}");
 }
 
 #[tokio::test]

@@ -173,14 +173,45 @@ async fn paths_that_could_leave_their_prefix_are_refused() {
         "/aura/v1/..;a=b/x",
         "/aura/.;/x",
         "/aura/%2e%2e%3b/x",
+        // Decoded twice.
+        "/aura/%252e%252e/x",
+        "/aura/..%252fx",
+        // Read differently by one server and another.
+        "/aura/v1%2fsmall",
+        "/aura/v1/small%00.json",
+        "/aura/v1/%c0%ae%c0%ae/x",
+        "/aura/v1/100%",
+        "/aura/v1/%zz",
     ] {
         let head = format!("GET {path}?q=.. HTTP/1.1\r\nHost: HOST\r\n\r\n");
         assert_refused(&ask(&running, &head).await, 400, "bad_request", path);
     }
     assert_eq!(aura.record().api_requests(), 0);
-    for path in ["/aura/v1/a..b;c/small", "/aura/.../small", "/aura/v1/;../small", "/aura/v1/small?a=/../"] {
+    // However the prefix is spelled, it is the route's.
+    for path in [
+        "/aura/v1/a..b;c/small",
+        "/aura/.../small",
+        "/aura/v1/;../small",
+        "/aura/v1/small?a=/../%2f%",
+        "/%61ur%61/v1/small",
+    ] {
         assert_eq!(get(running.addr, path, &[]).await.status, 200, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_refused_path_gets_the_error_shape_of_its_route_where_that_can_be_told() {
+    let aura = aura().await;
+    let text = aura_route(&aura, "").replace("path = \"/\"", "path = \"/aura\"");
+    let running = sidekey(&text);
+    for path in ["/aura/../x", "/elsewhere/../aura", "/%61ura/%2e"] {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: HOST\r\n\r\n");
+        let reply = ask(&running, &head).await;
+        assert_eq!((reply.status, reply.header("sidekey-error")), (400, Some("bad_request")), "{path}");
+        assert_eq!(reply.json()["errors"].is_array(), path.starts_with("/aura"), "{path}: {reply:?}");
+        assert!(reply.text().contains("send it resolved"), "{reply:?}");
+    }
+    assert_eq!(aura.record().api_requests(), 0);
 }
 
 #[tokio::test]

@@ -161,6 +161,7 @@ fn placeholder(kind: &Kind, number: usize) -> String {
         Kind::Url => format!("https://{PLACEHOLDER_HOST}"),
         Kind::Duration { .. } => "1s".to_owned(),
         Kind::Size { .. } => "1KiB".to_owned(),
+        Kind::Rate => "1/s".to_owned(),
         Kind::OneOf(choices) => choices.first().map_or("", |choice| choice.word).to_owned(),
         Kind::Text("127.0.0.1:7600" | "127.0.0.1:7601" | "0.0.0.0:7602") => "127.0.0.1:0".to_owned(),
         Kind::Text(example) if example.ends_with(".localhost") => format!("placeholder-{number}.localhost"),

@@ -64,6 +64,8 @@ pub(crate) enum Kind {
         /// May it be 0, which turns it off?
         zero: bool,
     },
+    /// Requests in a time.
+    Rate,
     OneOf(&'static [Choice]),
     List(&'static Kind),
     /// The first alternative that fits.
@@ -138,6 +140,7 @@ impl Kind {
             Self::Integer { min, max } => format!("a number from {min} to {max}"),
             Self::Duration { .. } => "a duration".into(),
             Self::Size { .. } => "a size".into(),
+            Self::Rate => "a rate".into(),
             Self::OneOf(choices) => quoted(choices),
             Self::List(kind) => format!("a list, each {}", kind.describe()),
             Self::AnyOf(kinds) => kinds.iter().map(Self::describe).collect::<Vec<_>>().join(", or "),
@@ -169,6 +172,9 @@ impl Kind {
                 "write one number and one unit: \"512B\", \"64KiB\" or \"1MiB\"".into()
             }
             Self::OneOf(choices) => format!("write {key} = {}", quoted(choices)),
+            Self::Rate => {
+                format!("write one number and one unit: {key} = \"20/s\", \"125/min\" or \"1000/h\"")
+            }
             Self::List(kind) => match kind {
                 Self::Text(example) => format!("write {key} = [\"{example}\"]"),
                 Self::Integer { min, .. } => format!("write {key} = [{min}]"),

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::units::Rate;
 use crate::secret::SecretSource;
 
 pub use self::credential::*;
@@ -189,6 +190,12 @@ pub struct Route {
     pub idle_timeout: Duration,
     /// HTTP/1.1: do header names keep the case that they came in?
     pub preserve_header_case: bool,
+    /// How many requests may go in a time; all hold, one for each unit at most; empty: as many as come.
+    pub pace: Vec<Rate>,
+    /// How long a request may wait for its turn.
+    pub pace_wait: Duration,
+    /// Does a `%2F` in the path pass, as the content of its segment?
+    pub passes_encoded_slash: bool,
 }
 
 /// What a route matches: the most specific of all routes wins, listener before host before longest path.

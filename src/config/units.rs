@@ -1,11 +1,30 @@
-//! Durations and sizes as they are written: one number and one unit.
+//! Durations, sizes and rates as they are written: one number and one unit.
 
 use std::time::Duration;
 
 /// The longest duration that makes sense anywhere: a year. Clocks can be counted forward by it.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Why a text is no duration or size.
+/// The units that a rate may have, and so how many rates can hold at once.
+const PERIODS: [(&str, Duration); MAX_RATES] =
+    [("/s", Duration::from_secs(1)), ("/min", Duration::from_secs(60)), ("/h", Duration::from_secs(60 * 60))];
+
+/// One rate for each unit.
+pub const MAX_RATES: usize = 3;
+
+/// More in a second, a minute or an hour need no pacing.
+const FASTEST: u32 = 1_000_000;
+
+/// So many requests in a time at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// At least 1.
+    pub requests: u32,
+    /// A second, a minute or an hour.
+    pub per: Duration,
+}
+
+/// Why a text is no duration, size or rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnitError {
     /// Not one number and one unit.
@@ -43,6 +62,14 @@ pub(crate) fn size(text: &str) -> Result<usize, UnitError> {
         // An allocation larger than this is refused by the allocator's own types.
         .filter(|bytes| isize::try_from(*bytes).is_ok())
         .ok_or(UnitError::TooLarge)
+}
+
+/// `"20/s"`, `"125/min"` or `"1000/h"`; 0 as well, though that is no rate; at most a million.
+pub(crate) fn rate(text: &str) -> Result<Rate, UnitError> {
+    let (number, unit) = split(text)?;
+    let (_, per) = PERIODS.iter().find(|(known, _)| *known == unit).ok_or(UnitError::Malformed)?;
+    let requests = u32::try_from(number).ok().filter(|requests| *requests <= FASTEST);
+    Ok(Rate { requests: requests.ok_or(UnitError::TooLarge)?, per: *per })
 }
 
 fn split(text: &str) -> Result<(u64, &str), UnitError> {
@@ -100,6 +127,32 @@ mod tests {
         ];
         for (text, want) in cases {
             assert_eq!(size(text), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_one_number_and_one_unit_of_time() {
+        let of = |requests, seconds| Ok(Rate { requests, per: Duration::from_secs(seconds) });
+        let cases = [
+            ("20/s", of(20, 1)),
+            ("125/min", of(125, 60)),
+            ("1000000/h", of(1_000_000, 3600)),
+            ("0/s", of(0, 1)),
+            ("1000001/h", Err(UnitError::TooLarge)),
+            ("18446744073709551616/s", Err(UnitError::TooLarge)),
+            ("125", Err(UnitError::Malformed)),
+            ("/min", Err(UnitError::Malformed)),
+            ("125/m", Err(UnitError::Malformed)),
+            ("125/MIN", Err(UnitError::Malformed)),
+            ("125 /min", Err(UnitError::Malformed)),
+            ("125/ min", Err(UnitError::Malformed)),
+            ("1.5/s", Err(UnitError::Malformed)),
+            ("-1/s", Err(UnitError::Malformed)),
+            ("125/60s", Err(UnitError::Malformed)),
+            ("125 per minute", Err(UnitError::Malformed)),
+        ];
+        for (text, want) in cases {
+            assert_eq!(rate(text), want, "{text:?}");
         }
     }
 }

@@ -9,7 +9,8 @@ use std::ops::Range;
 
 use http::header::{CONTENT_LOCATION, HeaderMap, HeaderName, HeaderValue, LINK, LOCATION, REFRESH};
 
-use super::route::{self, RouteTable};
+use super::path;
+use super::route::RouteTable;
 use crate::config::{Provider, Upstream};
 
 #[cfg(test)]
@@ -106,7 +107,7 @@ impl Way<'_> {
     fn lead(&self, reference: &[u8]) -> Option<Lead> {
         let Reference { tls, authority, path: Range { start, end } } = Reference::parse(reference)?;
         let path = &reference[start..end];
-        if route::is_ambiguous(&String::from_utf8_lossy(path)) {
+        if path::judge(&String::from_utf8_lossy(path)).is_err() {
             return None;
         }
         let (prefix, base) = (self.view.prefix, self.upstream.base_path.as_str());
@@ -142,7 +143,10 @@ impl Way<'_> {
         }
         self.view.by_path.is_none_or(|table| {
             let path = format!("{prefix}{}", String::from_utf8_lossy(rest));
-            table.find_path(&path).is_some_and(|found| found.prefix == Some(prefix))
+            let judged = path::judge(&path);
+            judged.is_ok_and(|judged| {
+                table.find_path(judged.normal()).is_some_and(|found| found.prefix == Some(prefix))
+            })
         })
     }
 

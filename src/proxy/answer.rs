@@ -48,9 +48,11 @@ fn body(provider: Provider, public: &Public) -> String {
 /// Neo4j's clients decide by the code's second part whether to try again.
 fn neo4j_code(public: &Public) -> String {
     let class = match public.code {
-        "credential_unavailable" | "overloaded" | "upstream_unreachable" | "upstream_timeout" => {
-            "TransientError.General"
-        }
+        "credential_unavailable"
+        | "overloaded"
+        | "rate_limited"
+        | "upstream_unreachable"
+        | "upstream_timeout" => "TransientError.General",
         "forbidden_host" | "cross_site" | "not_allowed" | "login_required" => "ClientError.Security",
         "upstream_protocol" => "DatabaseError.General",
         _ => "ClientError.Request",

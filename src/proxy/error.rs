@@ -28,6 +28,14 @@ pub enum ProxyError {
     /// There is no token for it.
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    /// Too many requests wait for their turn already.
+    #[error("its turn would come only in {:?}", *.longest_wait + *.retry_after)]
+    RateLimited {
+        /// How long the route lets requests wait.
+        longest_wait: Duration,
+        /// How much longer it would have to be, from now on.
+        retry_after: Duration,
+    },
     /// The upstream cannot be reached.
     #[error("the upstream cannot be reached")]
     Unreachable(#[from] DialError),
@@ -137,6 +145,12 @@ impl ProxyError {
                 "connection_limit_reached",
                 "Too many requests wait for a token already.",
             ),
+            Self::RateLimited { .. } => of(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                "http_request_denied",
+                "Requests are paced here, and as many wait as may; come back after the time that Retry-After says.",
+            ),
             Self::Unreachable(DialError::Lookup { .. }) => {
                 unreachable("dns_error", "The upstream's name cannot be looked up.")
             }
@@ -233,7 +247,8 @@ impl ProxyError {
     /// Whole seconds, rounded up, at least 1.
     pub(super) fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Lease(LeaseError::Unavailable { retry_after, .. }) => {
+            Self::Lease(LeaseError::Unavailable { retry_after, .. })
+            | Self::RateLimited { retry_after, .. } => {
                 Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0))
                     .map(|seconds| seconds.max(1))
             }

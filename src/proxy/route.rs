@@ -21,8 +21,16 @@ pub struct RouteTable {
 pub struct Match<'a> {
     /// Its index among the configuration's routes.
     pub route: usize,
-    /// The beginning of the path that matched and is removed before forwarding; none: it matched otherwise.
+    /// The beginning of the path that matched and is removed before forwarding, as the configuration spells it; none: it
+    /// matched otherwise.
     pub prefix: Option<&'a str>,
+}
+
+impl Match<'_> {
+    /// Segments of the path that are removed before forwarding, however they are spelled.
+    pub fn segments(&self) -> usize {
+        self.prefix.map_or(0, segments)
+    }
 }
 
 impl RouteTable {
@@ -44,7 +52,7 @@ impl RouteTable {
         table
     }
 
-    /// The most specific match, if there is any. `host`: lower case, without port.
+    /// The most specific match, if there is any. `host`: lower case, without port; `path`: normalized.
     pub fn find(&self, listener: ListenId, host: &str, path: &str) -> Option<Match<'_>> {
         if let Some(route) = self.listeners.get(listener).copied().flatten() {
             return Some(Match { route, prefix: None });
@@ -55,14 +63,18 @@ impl RouteTable {
         self.find_path(path)
     }
 
-    /// The longest prefix that matches a path, where neither listener nor host do.
+    /// The longest prefix that matches a path, where neither listener nor host do. `path`: normalized.
     pub fn find_path(&self, path: &str) -> Option<Match<'_>> {
         let mut prefix = first_segments(path, self.deepest);
         loop {
             if let Some((prefix, &route)) = self.paths.get_key_value(prefix) {
                 return Some(Match { route, prefix: Some(prefix) });
             }
-            prefix = &prefix[..prefix.rfind('/')?];
+            if prefix.is_empty() {
+                return None;
+            }
+            // `*` has no segments: only the empty prefix takes it.
+            prefix = &prefix[..prefix.rfind('/').unwrap_or(0)];
         }
     }
 }
@@ -77,54 +89,19 @@ fn first_segments(path: &str, count: usize) -> &str {
     &path[..end]
 }
 
-/// Could a path be read two ways: does it have a `.` or `..` segment, plain or encoded, or a backslash?
-///
-/// Such a path might leave its prefix upstream, so it is refused rather than guessed at. A segment's parameters do
-/// not count as part of it: servlet containers, Neo4j's among them, cut `;…` before they resolve dots.
-pub fn is_ambiguous(path: &str) -> bool {
-    let bytes = path.as_bytes();
-    // Most paths have none of these and are done after one look.
-    if !bytes.iter().any(|byte| matches!(byte, b'.' | b'%' | b'\\')) {
-        return false;
-    }
-    if bytes.contains(&b'\\') {
-        return true;
-    }
-    let mut dots = 0;
-    let mut others = false;
-    let mut in_parameters = false;
-    let mut at = 0;
-    while at < bytes.len() {
-        let (byte, width) = match bytes[at..] {
-            [b'%', a, b, ..] => match (a, b.to_ascii_lowercase()) {
-                (b'2', b'e') => (b'.', 3),
-                (b'2', b'f') => (b'/', 3),
-                (b'3', b'b') => (b';', 3),
-                (b'5', b'c') => return true,
-                _ => (b'%', 3),
-            },
-            _ => (bytes[at], 1),
-        };
-        match byte {
-            b'/' if !others && (dots == 1 || dots == 2) => return true,
-            b'/' => (dots, others, in_parameters) = (0, false, false),
-            _ if in_parameters => {}
-            b';' => in_parameters = true,
-            b'.' => dots += 1,
-            _ => others = true,
-        }
-        at += width;
-    }
-    !others && (dots == 1 || dots == 2)
-}
-
-/// The target upstream: the upstream's own path, then what is left of the caller's, byte for byte.
+/// The target upstream: the upstream's own path, then what is left of the caller's behind its first segments, byte for
+/// byte.
 ///
 /// None where what is left is no path (`OPTIONS *` behind an upstream that has a path).
-pub fn target(upstream: &Upstream, path_and_query: &PathAndQuery, prefix: usize) -> Option<PathAndQuery> {
-    if prefix == 0 && upstream.base_path.is_empty() {
+pub fn target(upstream: &Upstream, path_and_query: &PathAndQuery, segments: usize) -> Option<PathAndQuery> {
+    if segments == 0 && upstream.base_path.is_empty() {
         return Some(path_and_query.clone());
     }
+    let prefix = match segments {
+        // Nothing is removed, though it may not begin with a slash.
+        0 => 0,
+        _ => first_segments(path_and_query.path(), segments).len(),
+    };
     let rest = &path_and_query.as_str()[prefix..];
     let slash = match rest.as_bytes().first() {
         Some(b'/') => "",
@@ -156,15 +133,14 @@ mod tests {
         };
         let table = paths(&[("/aura", 0), ("/aura/v1", 1)]);
         let find = |listener, host, path| {
-            let found = table.find(listener, host, path)?;
-            Some((found.route, found.prefix.map_or(0, str::len)))
+            table.find(listener, host, path).map(|found| (found.route, found.segments()))
         };
-        assert_eq!(find(0, "localhost", "/aura"), Some((0, 5)));
-        assert_eq!(find(0, "localhost", "/aura/"), Some((0, 5)));
-        assert_eq!(find(0, "localhost", "/aura/x/y/z"), Some((0, 5)));
-        assert_eq!(find(0, "localhost", "/aura/v1"), Some((1, 8)));
-        assert_eq!(find(0, "localhost", "/aura/v1/instances"), Some((1, 8)));
-        assert_eq!(find(0, "localhost", "/aura/v11"), Some((0, 5)));
+        assert_eq!(find(0, "localhost", "/aura"), Some((0, 1)));
+        assert_eq!(find(0, "localhost", "/aura/"), Some((0, 1)));
+        assert_eq!(find(0, "localhost", "/aura/x/y/z"), Some((0, 1)));
+        assert_eq!(find(0, "localhost", "/aura/v1"), Some((1, 2)));
+        assert_eq!(find(0, "localhost", "/aura/v1/instances"), Some((1, 2)));
+        assert_eq!(find(0, "localhost", "/aura/v11"), Some((0, 1)));
         assert_eq!(find(0, "localhost", "/auras"), None);
         assert_eq!(find(0, "localhost", "/"), None);
         assert_eq!(find(0, "localhost", "*"), None);
@@ -172,53 +148,8 @@ mod tests {
         assert_eq!(find(1, "neon.localhost", "/aura"), Some((9, 0)), "listener before host");
         let all = paths(&[("", 3), ("/aura", 0)]);
         assert_eq!(all.find(0, "localhost", "/other"), Some(Match { route: 3, prefix: Some("") }));
+        assert_eq!(all.find(0, "localhost", "*"), Some(Match { route: 3, prefix: Some("") }));
         assert_eq!(all.find(0, "localhost", "/aura"), Some(Match { route: 0, prefix: Some("/aura") }));
-    }
-
-    #[test]
-    fn paths_that_can_be_read_two_ways_are_known() {
-        let ambiguous = [
-            "/..",
-            "/../x",
-            "/a/..",
-            "/a/../b",
-            "/a/%2e%2e/b",
-            "/a/%2E./b",
-            "/a/.%2e",
-            "/a/..%2fb",
-            "/a/%2f..%2f",
-            "/a\\b",
-            "/a%5cb",
-            "/a%5C..",
-            "/.",
-            "/./a",
-            "/%2e",
-            "/a/.",
-            "/a/..;/b",
-            "/a/..;x=y",
-            "/a/.%3B/b",
-            "/..;%2fb",
-        ];
-        for path in ambiguous {
-            assert!(is_ambiguous(path), "{path}");
-        }
-        for path in [
-            "/",
-            "/a.b",
-            "/a..b/c",
-            "/...",
-            "/.well-known/x",
-            "/a/b%2Fc",
-            "/%41",
-            "/a/%",
-            "/a/..c",
-            "/v1.0/x.json",
-            "/a;../b",
-            "/;./b",
-            "/a..;b/c",
-        ] {
-            assert!(!is_ambiguous(path), "{path}");
-        }
     }
 
     #[test]
@@ -232,20 +163,23 @@ mod tests {
             via: None,
         };
         let cases = [
-            ("", "/aura/v1?x=1", 5, Some("/v1?x=1")),
-            ("", "/aura", 5, Some("/")),
-            ("", "/aura?x", 5, Some("/?x")),
-            ("", "/aura/", 5, Some("/")),
-            ("/api/v2", "/neon", 5, Some("/api/v2")),
-            ("/api/v2", "/neon?", 5, Some("/api/v2?")),
-            ("/api/v2", "/neon/", 5, Some("/api/v2/")),
-            ("/api/v2", "/neon//a;b+c/%41%2f?&=", 5, Some("/api/v2//a;b+c/%41%2f?&=")),
+            ("", "/aura/v1?x=1", 1, Some("/v1?x=1")),
+            ("", "/aura", 1, Some("/")),
+            ("", "/aura?x/y", 1, Some("/?x/y")),
+            ("", "/aura/", 1, Some("/")),
+            ("", "/%61ur%61/v1", 1, Some("/v1")),
+            ("", "/%61ura/%76%31//%41?%", 2, Some("//%41?%")),
+            ("/api/v2", "/neon", 1, Some("/api/v2")),
+            ("/api/v2", "/ne%6Fn?/a", 1, Some("/api/v2?/a")),
+            ("/api/v2", "/neon?", 1, Some("/api/v2?")),
+            ("/api/v2", "/neon/", 1, Some("/api/v2/")),
+            ("/api/v2", "/neon//a;b+c/%41%2f?&=", 1, Some("/api/v2//a;b+c/%41%2f?&=")),
             ("/api/v2", "/projects", 0, Some("/api/v2/projects")),
             ("", "*", 0, Some("*")),
             ("/api", "*", 0, None),
         ];
-        for (base, given, prefix, want) in cases {
-            let got = target(&upstream(base), &PathAndQuery::from_static(given), prefix);
+        for (base, given, segments, want) in cases {
+            let got = target(&upstream(base), &PathAndQuery::from_static(given), segments);
             assert_eq!(got.as_ref().map(PathAndQuery::as_str), want, "{given} behind {base}");
         }
     }

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 use super::addresses::View;
 use super::error::ProxyError;
 use super::headers;
+use super::path;
 use super::route::{self, RouteTable};
 use crate::config::{Bind, Config, ListenId, Provider, Route};
 use crate::guard::Guard;
@@ -92,7 +93,8 @@ impl Rules {
     /// The route that a request takes, if the guard lets it in and one matches.
     pub fn route_of(&self, listener: ListenId, head: &Parts) -> Option<usize> {
         let host = self.guard.admit(head, self.by_name[listener]).ok()?;
-        self.table.find(listener, &host, head.uri.path()).map(|found| found.route)
+        let path = path::judge(head.uri.path()).ok()?;
+        self.table.find(listener, &host, path.normal()).map(|found| found.route)
     }
 
     /// Does any route that may match on a listener keep the case of header names?
@@ -136,37 +138,37 @@ impl Rules {
     /// Where a request goes, or why it does not, and in whose error shape to say so.
     pub fn plan(&self, listener: ListenId, head: &Parts) -> Result<Plan<'_>, (ProxyError, Provider)> {
         let path = head.uri.path();
+        let judged = path::judge(path);
         let admitted = self.guard.admit(head, self.by_name[listener]);
         let host = admitted.as_deref().unwrap_or_default();
-        let found = self.table.find(listener, host, path);
+        // Whose error shape a path gets that has no meaning is decided by how it looks.
+        let found = self.table.find(listener, host, judged.as_ref().map_or(path, path::Judged::normal));
         let provider = found.map_or(Provider::Generic, |found| self.routes[found.route].provider);
         admitted.as_ref().map_err(|refused| (refused.clone().into(), provider))?;
+        let ambiguous = |ambiguous: path::Ambiguous| (ProxyError::BadRequest(ambiguous.text()), provider);
+        let judged = judged.map_err(ambiguous)?;
         let found = found.ok_or((ProxyError::NoRoute, provider))?;
         if head.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > self.max_target) {
             return Err((ProxyError::TargetTooLong, provider));
         }
-        if route::is_ambiguous(path) {
-            let text =
-                "The path has a dot segment or a backslash, so it could be read two ways; send it resolved.";
-            return Err((ProxyError::BadRequest(text), provider));
-        }
+        let route = &self.routes[found.route];
+        judged.on_route(route.passes_encoded_slash).map_err(ambiguous)?;
         if !headers::has_plain_framing(&head.headers) {
             let text = "The body has a transfer coding other than chunked; send it without.";
             return Err((ProxyError::BadRequest(text), provider));
         }
-        let route = &self.routes[found.route];
-        let prefix = found.prefix.unwrap_or_default();
         let target = head
             .uri
             .path_and_query()
             .cloned()
             .or_else(|| (path == "/" || path.is_empty()).then(|| PathAndQuery::from_static("/")))
-            .and_then(|whole| route::target(&route.upstream, &whole, prefix.len()));
+            .and_then(|whole| route::target(&route.upstream, &whole, found.segments()));
         let target = target.ok_or((ProxyError::BadRequest("The target is not a path."), provider))?;
         let account = self.account(found.route, head).map_err(|error| (error, provider))?;
         // The guard has seen that there is exactly one.
         let host = head.headers.get(HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
         let by_path = found.prefix.map(|_| &self.table);
+        let prefix = found.prefix.unwrap_or_default();
         let view = View { tls: self.tls[listener], host, prefix, by_path };
         Ok(Plan { route, index: found.route, target, account, view })
     }

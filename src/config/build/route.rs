@@ -6,6 +6,7 @@ use super::credential::Credentials;
 use super::{egress, tls, url};
 use crate::config::context::Context;
 use crate::config::document::{Entry, Node, Table, Value};
+use crate::config::units::{self, Rate};
 use crate::config::{HttpVersion, Matches, Provider, Route, TlsSettings, Upstream};
 
 /// Converts a route; none if anything in it is wrong.
@@ -24,6 +25,7 @@ pub(super) fn route(
     let credential = credentials.of_route(entry, table, upstream.as_ref(), global, context);
     let account = credential.and_then(|credential| credentials.account_of_route(table, credential, context));
     let tls = tls::settings(table.table("tls"), global, context);
+    let pace = pace(table, context);
     Some(Route {
         name: entry.key.as_str().into(),
         provider,
@@ -41,6 +43,9 @@ pub(super) fn route(
         max_queue: table.count("max_queue").unwrap_or(1024),
         idle_timeout: table.duration("idle_timeout").unwrap_or(Duration::from_secs(25)),
         preserve_header_case: table.flag("preserve_header_case", false),
+        pace,
+        pace_wait: table.duration("pace_wait").unwrap_or(Duration::from_secs(10)),
+        passes_encoded_slash: table.text("encoded_slash") == Some("pass"),
     })
 }
 
@@ -111,6 +116,32 @@ fn response_timeout(table: &Table, provider: Provider) -> Option<Duration> {
         (None, _) => Some(Duration::from_secs(60)),
         (Some(_), _) => table.duration("response_timeout"),
     }
+}
+
+fn pace(table: &Table, context: &mut Context<'_>) -> Vec<Rate> {
+    let mut rates: Vec<Rate> = Vec::new();
+    for node in table.items("pace") {
+        let Some(rate) = node.as_text().and_then(|text| units::rate(text).ok()) else { continue };
+        if node.referenced && !context.check_secrets {
+            // It only stands for what will be there.
+        } else if rates.iter().any(|other| other.per == rate.per) {
+            let message = format!("`pace`: {} is a second rate with the same unit", node.shown());
+            context.out.error(node.at, message, "keep the lower one");
+        } else {
+            rates.push(rate);
+        }
+    }
+    let is_empty =
+        table.get("pace").is_none_or(|node| matches!(&node.value, Value::List(all) if all.is_empty()));
+    if is_empty && table.has("pace_wait") {
+        let help = "write pace = \"125/min\", say, or remove it";
+        context.out.error(
+            table.place_of("pace_wait"),
+            "`pace_wait` without `pace` has nothing to wait for",
+            help,
+        );
+    }
+    rates
 }
 
 fn refused_statuses(table: &Table, provider: Provider) -> Vec<u16> {

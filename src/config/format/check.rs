@@ -135,8 +135,17 @@ fn check_value(node: &mut Node, kind: &Kind, key: &str, path: &str, context: &mu
             };
             error.map(|error| (format!("`{key}`: {} {error}", node.shown()), kind.example(key)))
         }
+        (Kind::Rate, Value::Text(text)) => {
+            let error = match units::rate(text) {
+                Ok(rate) if rate.requests == 0 => Some("may not be 0"),
+                Ok(_) => None,
+                Err(UnitError::Malformed) => Some("is not a rate"),
+                Err(UnitError::TooLarge) => Some("is more than a million"),
+            };
+            error.map(|error| (format!("`{key}`: {} {error}", node.shown()), kind.example(key)))
+        }
         (Kind::Duration { zero: true } | Kind::Size { zero: true }, Value::Integer(Some(0))) => None,
-        (Kind::Duration { .. } | Kind::Size { .. }, Value::Integer(Some(_))) => {
+        (Kind::Duration { .. } | Kind::Size { .. } | Kind::Rate, Value::Integer(Some(_))) => {
             Some((format!("`{key}`: {} has no unit", node.shown()), kind.example(key)))
         }
         (Kind::OneOf(choices), Value::Text(text)) => {
@@ -238,7 +247,7 @@ fn fits(node: &Node, kind: &Kind) -> bool {
         (Kind::AnyOf(kinds), _) => choose(node, kinds).is_some(),
         (kind, Value::Table(_)) if is_reference(node) && stands_for_text(kind) => true,
         (Kind::Text(_) | Kind::Url | Kind::OneOf(_), Value::Text(_))
-        | (Kind::Duration { .. } | Kind::Size { .. }, Value::Text(_) | Value::Integer(_))
+        | (Kind::Duration { .. } | Kind::Size { .. } | Kind::Rate, Value::Text(_) | Value::Integer(_))
         | (Kind::Flag, Value::Flag(_))
         | (Kind::Off, Value::Flag(false))
         | (Kind::Integer { .. }, Value::Integer(_))
@@ -254,7 +263,8 @@ fn fits(node: &Node, kind: &Kind) -> bool {
 }
 
 fn stands_for_text(kind: &Kind) -> bool {
-    matches!(kind, Kind::Text(_) | Kind::Url | Kind::OneOf(_) | Kind::Duration { .. } | Kind::Size { .. })
+    let measure = matches!(kind, Kind::Duration { .. } | Kind::Size { .. } | Kind::Rate);
+    measure || matches!(kind, Kind::Text(_) | Kind::Url | Kind::OneOf(_))
 }
 
 /// `{ env = … }` or `{ file = … }`

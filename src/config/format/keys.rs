@@ -255,6 +255,12 @@ static ROUTE: TableFormat = TableFormat {
             "Upstream statuses that may mean that the token was refused.",
         )
         .default("[401]; aura: [401, 403]"),
+        Key::new(
+            "encoded_slash",
+            Kind::OneOf(&[Choice::new("refuse"), Choice::new("pass")]),
+            "What becomes of a path with `%2F`; \"pass\": it goes on as it is, as part of a name.",
+        )
+        .default("\"refuse\""),
         Key::new("tls", TLS_TABLE, "TLS towards the upstream."),
         egress_proxy("The HTTP proxy that leads to the upstream; false: none.").default("as in `[server]`"),
         CLEARTEXT,
@@ -277,8 +283,6 @@ static ROUTE: TableFormat = TableFormat {
              text; \"2\": in clear text as well.",
         )
         .default("\"auto\""),
-        Key::new("pace", TEXT, "The most requests in a time.").later("pacing requests"),
-        Key::new("pace_wait", ANY_TIME, "How long a request may wait for its turn.").later("pacing requests"),
         Key::new(
             "max_connections",
             POSITIVE,
@@ -298,6 +302,12 @@ static ROUTE: TableFormat = TableFormat {
             "How long an unused connection to the upstream is kept; less where the upstream says so.",
         )
         .default("\"25s\""),
+        Key::new(
+            "pace",
+            Kind::AnyOf(&[Kind::Rate, Kind::List(&Kind::Rate)]),
+            "The most requests in a time, `20/s`, `125/min` or `1000/h`; one or a list, of which all hold.",
+        ),
+        Key::new("pace_wait", ANY_TIME, "How long a request may wait for its turn.").default("\"10s\""),
         Key::new(
             "local_token_endpoint",
             Kind::AnyOf(&[Kind::Flag, PATH]),

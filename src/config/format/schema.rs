@@ -58,6 +58,7 @@ fn kind(kind_of: &Kind) -> Value {
         Kind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Kind::Duration { zero } => measure("^[0-9]+(ms|s|m|h)$", *zero),
         Kind::Size { zero } => measure("^[0-9]+(B|KiB|MiB|GiB)$", *zero),
+        Kind::Rate => measure("^[0-9]+/(s|min|h)$", false),
         Kind::OneOf(choices) => any_of(vec![words(choices), reference()]),
         Kind::List(item) => json!({ "type": "array", "items": kind(item) }),
         Kind::AnyOf(kinds) => any_of(kinds.iter().map(kind).collect()),

@@ -307,6 +307,9 @@ fn route(paths: &[&str]) -> Route {
         max_queue: 0,
         idle_timeout: std::time::Duration::from_secs(1),
         preserve_header_case: false,
+        pace: Vec::new(),
+        pace_wait: std::time::Duration::ZERO,
+        passes_encoded_slash: false,
     }
 }
 
