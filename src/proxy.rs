@@ -4,7 +4,9 @@
 mod answer;
 mod error;
 pub mod exchange;
+mod framing;
 pub mod headers;
+mod hops;
 mod outgoing;
 pub mod refusal;
 mod report;
@@ -93,7 +95,7 @@ impl Proxy {
             Ok(plan) => plan,
             Err((error, provider)) => {
                 self.reporter.report(&error, None);
-                return answer::of(error, provider, exchange);
+                return answer::of(error, provider, exchange, self.shared.clock.wall());
             }
         };
         let (route, index) = (plan.route, plan.index);
@@ -101,7 +103,7 @@ impl Proxy {
             Ok(response) => response,
             Err(error) => {
                 self.reporter.report(&error, Some((index, route)));
-                answer::of(error, route.provider, exchange)
+                answer::of(error, route.provider, exchange, self.shared.clock.wall())
             }
         }
     }
@@ -113,10 +115,15 @@ impl Proxy {
         body: Incoming,
         exchange: &Rc<Exchange>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
+        match hops::take_hop(&head.method, &mut head.headers) {
+            Some(true) => {}
+            Some(false) => return Ok(answer::to_last_hop(exchange, self.shared.clock.wall())),
+            None => return Err(ProxyError::BadRequest("Max-Forwards is not a number.")),
+        }
         if let Some(name) = self.shared.rules.account_header(index) {
             head.headers.remove(name);
         }
-        headers::to_upstream(&mut head.headers, route.provider, &route.upstream);
+        headers::to_upstream(&mut head.headers, head.version, route.provider, &route.upstream);
         let (method, path) = (head.method.clone(), target.clone());
         let step = transactions::step(route, &method, path.path());
         if let Step::Begins(_) = step {
@@ -203,14 +210,15 @@ impl Proxy {
     ) -> Result<Response<UpstreamBody>, ProxyError> {
         let tls = self.shared.tls[index].as_ref().map(|connector| &connector.0);
         let (unsent, error) = match self.upstreams.send(index, route, tls, request, exchange, false).await {
-            Ok(answer) => return Ok(answer),
-            Err(SendError::Failed(error)) => return Err(error),
+            Ok(answer) => return well_framed(answer),
+            Err(SendError::Failed(error)) => return Err(error.or_the_callers()),
             Err(SendError::Stale { unsent, error }) => (unsent, error),
         };
         let Some(request) = unsent.map(|request| *request).or_else(|| outgoing.again_if_safe(lease)) else {
             return Err(error);
         };
-        self.upstreams.send(index, route, tls, request, exchange, true).await.map_err(SendError::into_error)
+        let answer = self.upstreams.send(index, route, tls, request, exchange, true).await;
+        well_framed(answer.map_err(|error| error.into_error().or_the_callers())?)
     }
 
     /// Believes or doubts the token by the upstream's answer. Gives the lease to send the request again with, where
@@ -250,4 +258,15 @@ impl Proxy {
             self.shared.pool.rest(lease, span);
         }
     }
+}
+
+/// An answer, if it can be framed anew without becoming another one.
+fn well_framed(answer: Response<UpstreamBody>) -> Result<Response<UpstreamBody>, ProxyError> {
+    if !framing::has_plain_framing(answer.headers()) {
+        return Err(ProxyError::Framing("it has a transfer coding other than chunked"));
+    }
+    if !framing::has_one_length(answer.headers()) {
+        return Err(ProxyError::Framing("it has more than one length"));
+    }
+    Ok(answer)
 }

@@ -68,7 +68,7 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     if let Some(name) = rules.account_header(index) {
         head.headers.remove(name);
     }
-    headers::to_upstream(&mut head.headers, route.provider, &route.upstream);
+    headers::to_upstream(&mut head.headers, head.version, route.provider, &route.upstream);
     match route.credential.map(|id| &config.credentials[id]) {
         None => say("credential  none"),
         Some(credential) => {

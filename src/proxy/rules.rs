@@ -2,10 +2,10 @@
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 
 use super::error::ProxyError;
-use super::headers;
+use super::framing;
 use super::route::{self, RouteTable};
 use crate::config::{Bind, Config, ListenId, Provider, Route};
 use crate::guard::Guard;
@@ -110,7 +110,7 @@ impl Rules {
                 "The path has a dot segment or a backslash, so it could be read two ways; send it resolved.";
             return Err((ProxyError::BadRequest(text), provider));
         }
-        if !headers::has_plain_framing(&head.headers) {
+        if !framing::has_plain_framing(&head.headers) {
             let text = "The body has a transfer coding other than chunked; send it without.";
             return Err((ProxyError::BadRequest(text), provider));
         }
@@ -121,6 +121,8 @@ impl Rules {
             .cloned()
             .or_else(|| (path == "/" || path.is_empty()).then(|| PathAndQuery::from_static("/")))
             .and_then(|whole| route::target(&route.upstream, &whole, found.prefix));
+        // `*` is for OPTIONS only (RFC 9112 §3.2.4).
+        let target = target.filter(|_| path != "*" || head.method == Method::OPTIONS);
         let target = target.ok_or((ProxyError::BadRequest("The target is not a path."), provider))?;
         let account = self.account(found.route, head).map_err(|error| (error, provider))?;
         Ok(Plan { route, index: found.route, target, account })
