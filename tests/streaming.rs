@@ -86,7 +86,7 @@ async fn callers_of_http_1_0_are_served_and_their_connection_closes() {
     assert!(all.starts_with(b"HTTP/1.0 200 "), "{}", String::from_utf8_lossy(&all[..at]));
     assert_eq!(all.len() - at, 200_000);
     let seen = aura.record().requests().pop().unwrap();
-    assert_eq!((seen.header("via"), seen.header("connection")), (Some("1.1 sidekey"), None));
+    assert_eq!((seen.header("via"), seen.header("connection")), (Some("1.0 sidekey"), None));
 }
 
 #[tokio::test]
