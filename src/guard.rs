@@ -135,6 +135,14 @@ fn host(request: &Parts) -> Result<Cow<'_, str>, Refused> {
         return Err(Refused::BadHost("The request has more than one Host."));
     }
     let text = value.to_str().map_err(|_| Refused::BadHost("The Host is malformed."))?;
+    // The target of a CONNECT, which is refused by its method.
+    let is_bare = request.uri.scheme().is_none() && request.uri.authority().is_some();
+    if is_bare && request.method != Method::CONNECT {
+        return Err(Refused::BadHost("The target is a host and not a path."));
+    }
+    if !matches!(request.uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(Refused::BadHost("The target is not an http URL."));
+    }
     if let Some(authority) = request.uri.authority()
         && !authority.as_str().eq_ignore_ascii_case(text)
     {
@@ -349,5 +357,8 @@ mod tests {
         assert_eq!(absolute("http://localhost:7600/x"), Ok("localhost".to_owned()));
         assert!(matches!(absolute("http://evil.com/x"), Err(Refused::BadHost(_))));
         assert!(matches!(absolute("http://user@localhost:7600/x"), Err(Refused::BadHost(_))));
+        assert!(matches!(absolute("ftp://localhost:7600/x"), Err(Refused::BadHost(_))));
+        // The target of a CONNECT, without one.
+        assert!(matches!(absolute("localhost:7600"), Err(Refused::BadHost(_))));
     }
 }

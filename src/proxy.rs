@@ -5,7 +5,9 @@ pub mod addresses;
 mod answer;
 mod error;
 pub mod exchange;
+mod framing;
 pub mod headers;
+mod hops;
 mod outgoing;
 mod pace;
 pub mod path;
@@ -142,13 +144,18 @@ impl Proxy {
         if is_too_much {
             let error = ProxyError::Overloaded("more requests at once than `max_requests`");
             self.reporter.report(&error, None);
-            return answer::of(error, self.shared.rules.provider_of(listener, &head), exchange);
+            return answer::of(
+                error,
+                self.shared.rules.provider_of(listener, &head),
+                exchange,
+                self.shared.clock.wall(),
+            );
         }
         let plan = match self.shared.rules.plan(listener, &head) {
             Ok(plan) => plan,
             Err((error, provider)) => {
                 self.reporter.report(&error, None);
-                return answer::of(error, provider, exchange);
+                return answer::of(error, provider, exchange, self.shared.clock.wall());
             }
         };
         let (route, index) = (plan.route, plan.index);
@@ -156,7 +163,7 @@ impl Proxy {
             Ok(response) => response,
             Err(error) => {
                 self.reporter.report(&error, Some((index, route)));
-                answer::of(error, route.provider, exchange)
+                answer::of(error, route.provider, exchange, self.shared.clock.wall())
             }
         }
     }
@@ -168,6 +175,11 @@ impl Proxy {
         body: Incoming,
         exchange: &Rc<Exchange>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
+        match hops::take_hop(&head.method, &mut head.headers) {
+            Some(true) => {}
+            Some(false) => return Ok(answer::to_last_hop(exchange, self.shared.clock.wall())),
+            None => return Err(ProxyError::BadRequest("Max-Forwards is not a number.")),
+        }
         if let Some(name) = self.shared.rules.account_header(index) {
             head.headers.remove(name);
         }
@@ -205,6 +217,10 @@ impl Proxy {
         headers::to_caller(&mut head.headers, route.provider);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(head, body, exchange).await;
+        }
+        if body.leaves_request {
+            // The connection ends where the body would have begun.
+            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         addresses::to_caller(&mut head.headers, &view, route.provider, &route.upstream);
         Ok(Response::from_parts(head, ResponseBody::upstream(body, opening, exchange)))
@@ -282,8 +298,8 @@ impl Proxy {
         let tls = self.shared.tls[index].as_ref();
         let (unsent, unprocessed, error) =
             match self.upstreams.send(index, route, tls, request, exchange, false).await {
-                Ok(answer) => return Ok(answer),
-                Err(SendError::Failed(error)) => return Err(error),
+                Ok(answer) => return well_framed(answer),
+                Err(SendError::Failed(error)) => return Err(error.or_the_callers()),
                 Err(SendError::Stale { unsent, unprocessed, error }) => (unsent, unprocessed, error),
             };
         let unsent = unsent.map(|request| *request);
@@ -291,7 +307,8 @@ impl Proxy {
             return Err(error);
         };
         self.shared.paces.owe(index);
-        self.upstreams.send(index, route, tls, request, exchange, true).await.map_err(SendError::into_error)
+        let answer = self.upstreams.send(index, route, tls, request, exchange, true).await;
+        well_framed(answer.map_err(|error| error.into_error().or_the_callers())?)
     }
 
     /// Believes or doubts the token by the upstream's answer. Gives the lease to send the request again with, where
@@ -331,4 +348,15 @@ impl Proxy {
             self.shared.pool.rest(lease, span);
         }
     }
+}
+
+/// An answer, if it can be framed anew without becoming another one.
+fn well_framed(answer: Response<UpstreamBody>) -> Result<Response<UpstreamBody>, ProxyError> {
+    if !framing::has_plain_framing(answer.headers()) {
+        return Err(ProxyError::Framing("it has a transfer coding other than chunked"));
+    }
+    if !framing::has_one_length(answer.headers()) {
+        return Err(ProxyError::Framing("it has more than one length"));
+    }
+    Ok(answer)
 }

@@ -1,10 +1,11 @@
 //! Sidekey's own answers: the one place where an error becomes one.
 
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::Response;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
 use serde_json::json;
 
 use super::error::{ProxyError, Public};
@@ -13,8 +14,16 @@ use super::response_body::ResponseBody;
 use crate::config::Provider;
 use crate::guard::Refused;
 
+/// What is forwarded.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
 /// The answer to an error, its body in the provider's own error shape so that client libraries can read it.
-pub(crate) fn of(error: ProxyError, provider: Provider, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
+pub(crate) fn of(
+    error: ProxyError,
+    provider: Provider,
+    exchange: &Rc<Exchange>,
+    now: SystemTime,
+) -> Response<ResponseBody> {
     let public = error.public();
     let body = body(provider, &public);
     let mut response = Response::new(ResponseBody::own(Bytes::from(body), exchange));
@@ -25,13 +34,33 @@ pub(crate) fn of(error: ProxyError, provider: Provider, exchange: &Rc<Exchange>)
     if let Ok(value) = HeaderValue::try_from(format!("sidekey; error={}", public.proxy_error)) {
         headers.insert(HeaderName::from_static("proxy-status"), value);
     }
+    headers.insert(DATE, date(now));
+    if error.ends_connection() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(seconds) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if matches!(error, ProxyError::Refused(Refused::Method)) {
-        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        headers.insert(ALLOW, METHODS);
     }
     response
+}
+
+/// The answer to an OPTIONS that may not go further than this (RFC 9110 §7.6.2, §9.3.7).
+pub(crate) fn to_last_hop(exchange: &Rc<Exchange>, now: SystemTime) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::own(Bytes::new(), exchange));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, METHODS);
+    headers.insert(DATE, date(now));
+    headers.insert(HeaderName::from_static("proxy-status"), HeaderValue::from_static("sidekey"));
+    response
+}
+
+/// hyper's own would stand in the upstream's answers as well, which may have none.
+fn date(now: SystemTime) -> HeaderValue {
+    HeaderValue::try_from(httpdate::fmt_http_date(now)).unwrap_or(HeaderValue::from_static(""))
 }
 
 fn body(provider: Provider, public: &Public) -> String {
@@ -96,7 +125,7 @@ mod tests {
     ) -> (StatusCode, Vec<(String, String)>, serde_json::Value) {
         let limits = CallerLimits { header: Duration::from_secs(1), idle: Duration::from_secs(1) };
         let exchange = Exchange::new(&Ticker::new(), limits);
-        let (head, body) = of(error, provider, &exchange).into_parts();
+        let (head, body) = of(error, provider, &exchange, SystemTime::UNIX_EPOCH).into_parts();
         let headers =
             head.headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
         let body = body.collect().await.unwrap().to_bytes();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::request_body::BodyError;
 use crate::credential::{LeaseError, shell_word};
 use crate::dial::{DialError, ProxyFault};
 use crate::guard::Refused;
@@ -45,6 +46,12 @@ pub enum ProxyError {
     /// What the upstream sent is not HTTP.
     #[error("the upstream's answer is not HTTP")]
     Protocol(#[source] hyper::Error),
+    /// What the upstream sent cannot be passed on.
+    #[error("the upstream's answer is ambiguous: {0}")]
+    Framing(&'static str),
+    /// The caller's body cannot be read.
+    #[error("the body of the request is malformed or broke off")]
+    CallerBroke(#[source] hyper::Error),
     /// 101, and no request asks for it.
     #[error("the upstream switches protocols without being asked to")]
     Switched,
@@ -202,7 +209,13 @@ impl ProxyError {
                 "http_protocol_error",
                 "The upstream does not speak HTTP/2.",
             ),
-            Self::Protocol(_) | Self::Switched => of(
+            Self::CallerBroke(_) => of(
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "http_request_error",
+                "The body of the request is malformed or broke off.",
+            ),
+            Self::Protocol(_) | Self::Framing(_) | Self::Switched => of(
                 StatusCode::BAD_GATEWAY,
                 "upstream_protocol",
                 "http_protocol_error",
@@ -227,6 +240,26 @@ impl ProxyError {
                 "The body of the request stopped coming.",
             ),
         }
+    }
+
+    /// Blames the caller where it was its body that the connection broke over.
+    pub(super) fn or_the_callers(self) -> Self {
+        match self {
+            Self::Closed(error) if is_of_body(&error) => Self::CallerBroke(error),
+            other => other,
+        }
+    }
+
+    /// Is nothing of what the caller sends next to be believed?
+    pub(super) fn ends_connection(&self) -> bool {
+        matches!(
+            self,
+            // After a CONNECT may already come what it would tunnel.
+            Self::Refused(Refused::BadHost(_) | Refused::Method)
+                | Self::BadRequest(_)
+                | Self::CallerBroke(_)
+                | Self::CallerStalled(_)
+        )
     }
 
     /// What the caller is told.
@@ -258,6 +291,12 @@ impl ProxyError {
             _ => None,
         }
     }
+}
+
+/// Did sending fail because the body could not be had?
+fn is_of_body(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<BodyError>());
+    error.is_user() && matches!(source, Some(BodyError::Callers(_)))
 }
 
 /// `error` of Proxy-Status for an egress proxy that opened no tunnel: it is the next hop.

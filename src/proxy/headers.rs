@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{Method, Version};
 use http_body::Frame;
 
+use super::{framing, hops};
 use crate::config::{Provider, Upstream};
 
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -27,7 +28,9 @@ pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstr
     if received.to_websocket {
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
-    let doomed = |name: &HeaderName| is_callers_taboo(name) || (name == COOKIE && takes_cookies(provider));
+    let doomed = |name: &HeaderName| {
+        is_callers_taboo(name) || is_disguised(name) || (name == COOKIE && takes_cookies(provider))
+    };
     remove_where(headers, doomed);
     let host = headers.insert(HOST, upstream.host_header.clone());
     if provider == Provider::Neo4j
@@ -55,13 +58,8 @@ pub struct Received {
 impl Received {
     /// Those of a request, before its header is cleaned.
     pub fn of(head: &Parts, tls: bool) -> Self {
-        let via = match head.version {
-            Version::HTTP_2 => "2.0 sidekey",
-            Version::HTTP_10 => "1.0 sidekey",
-            _ => "1.1 sidekey",
-        };
         let to_websocket = head.headers.contains_key(UPGRADE) && is_websocket(head);
-        Self { via, to_websocket, tls }
+        Self { via: hops::via(head.version), to_websocket, tls }
     }
 }
 
@@ -131,17 +129,10 @@ pub fn for_http1(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static(said));
 }
 
-/// Is the body framed in a way that can be framed anew? Any coding but `chunked` would be lost on the way, as it
-/// stands in a field that does not pass (RFC 9112 §6.1).
-pub fn has_plain_framing(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    codings.next().is_none_or(|only| only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
-        && codings.next().is_none()
-}
-
-/// Makes an upstream's header one that a caller may see.
+/// Makes an upstream's header one that a caller may see. It has one length.
 pub fn to_caller(headers: &mut HeaderMap, provider: Provider) {
     remove_hop_by_hop(headers);
+    framing::merge_lengths(headers);
     let doomed = |name: &HeaderName| {
         name.as_str().starts_with("access-control-")
             || name.as_str().starts_with("sidekey-")
@@ -157,6 +148,7 @@ pub fn in_trailers(trailers: &mut HeaderMap) {
     remove_where(trailers, |name| {
         is_hop_by_hop(name)
             || is_callers_taboo(name)
+            || is_disguised(name)
             || matches!(*name, HOST | CONTENT_LENGTH | COOKIE | SET_COOKIE)
             || name.as_str().starts_with("access-control-")
     });
@@ -205,6 +197,14 @@ fn is_callers_taboo(name: &HeaderName) -> bool {
         || *name == FORWARDED
         || name.as_str().starts_with("x-forwarded-")
         || name.as_str().starts_with("sidekey-")
+}
+
+/// Is it a field that callers may not send, with `_` for `-`? Servers in the manner of CGI read both as the same.
+fn is_disguised(name: &HeaderName) -> bool {
+    name.as_str().contains('_')
+        && HeaderName::from_bytes(name.as_str().replace('_', "-").as_bytes()).is_ok_and(|plain| {
+            is_hop_by_hop(&plain) || is_callers_taboo(&plain) || matches!(plain, HOST | CONTENT_LENGTH)
+        })
 }
 
 /// Does the provider take a cookie for a credential?

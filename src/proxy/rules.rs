@@ -3,11 +3,11 @@
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 
 use super::addresses::View;
 use super::error::ProxyError;
-use super::headers;
+use super::framing;
 use super::path;
 use super::route::{self, RouteTable};
 use crate::config::{Bind, Config, ListenId, Provider, Route};
@@ -153,7 +153,7 @@ impl Rules {
         }
         let route = &self.routes[found.route];
         judged.on_route(route.passes_encoded_slash).map_err(ambiguous)?;
-        if !headers::has_plain_framing(&head.headers) {
+        if !framing::has_plain_framing(&head.headers) {
             let text = "The body has a transfer coding other than chunked; send it without.";
             return Err((ProxyError::BadRequest(text), provider));
         }
@@ -163,6 +163,8 @@ impl Rules {
             .cloned()
             .or_else(|| (path == "/" || path.is_empty()).then(|| PathAndQuery::from_static("/")))
             .and_then(|whole| route::target(&route.upstream, &whole, found.segments()));
+        // `*` is for OPTIONS only (RFC 9112 §3.2.4).
+        let target = target.filter(|_| path != "*" || head.method == Method::OPTIONS);
         let target = target.ok_or((ProxyError::BadRequest("The target is not a path."), provider))?;
         let account = self.account(found.route, head).map_err(|error| (error, provider))?;
         // The guard has seen that there is exactly one.

@@ -169,7 +169,7 @@ impl Upstreams {
             }
         };
         // It answered without having seen the body that it was asked about; now it need not see it any more.
-        reins.inspect(|reins| reins.hold_for_good());
+        body.leaves_request = reins.is_some_and(|reins| reins.hold_for_good());
         exchange.answered();
         if body.is_end_stream() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             std::future::poll_fn(|cx| {

@@ -1,6 +1,6 @@
 //! An upstream that does with each connection exactly what a test says, byte by byte.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,7 +22,16 @@ impl Scripted {
         F: Fn(usize, TcpStream) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        Self::start_on(Ipv4Addr::LOCALHOST.into(), script).await
+    }
+
+    /// The same on another of this machine's addresses.
+    pub(crate) async fn start_on<F, Fut>(address: IpAddr, script: F) -> Self
+    where
+        F: Fn(usize, TcpStream) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((address, 0)).await.expect("bind");
         let addr = listener.local_addr().expect("an address");
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);

@@ -50,9 +50,9 @@ impl Reins {
         self.turn(|hold| if hold == Hold::ForNow { Hold::Free } else { hold });
     }
 
-    /// If the body still waits, it need not go any more.
-    pub(crate) fn hold_for_good(&self) {
-        self.turn(|hold| if hold == Hold::ForNow { Hold::ForGood } else { hold });
+    /// If the body still waits, it need not go any more. Tells whether it waited.
+    pub(crate) fn hold_for_good(&self) -> bool {
+        self.turn(|hold| if hold == Hold::ForNow { Hold::ForGood } else { hold }) == Hold::ForNow
     }
 
     /// The exchange is over; what sends the body is to end.
@@ -60,7 +60,8 @@ impl Reins {
         self.turn(|_| Hold::Over);
     }
 
-    fn turn(&self, next: impl Fn(Hold) -> Hold) {
+    /// Gives what held before.
+    fn turn(&self, next: impl Fn(Hold) -> Hold) -> Hold {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = state.hold;
         state.hold = next(before);
@@ -69,6 +70,7 @@ impl Reins {
         if let Some(sender) = woken {
             sender.wake();
         }
+        before
     }
 }
 

@@ -21,6 +21,8 @@ use crate::proxy::tunnel::Tunnel;
 pub(crate) struct UpstreamBody {
     incoming: Incoming,
     via: Via,
+    /// The upstream has answered without the request's body, which nobody will read.
+    pub(crate) leaves_request: bool,
 }
 
 #[derive(Debug)]
@@ -49,11 +51,15 @@ impl UpstreamBody {
         place: Option<Place>,
     ) -> Self {
         let home = Rc::clone(home);
-        Self { incoming, via: Via::Http1 { link: Some(link), is_open, home, index, place } }
+        Self {
+            incoming,
+            via: Via::Http1 { link: Some(link), is_open, home, index, place },
+            leaves_request: false,
+        }
     }
 
     pub(super) fn http2(incoming: Incoming, streaming: Streaming, reins: Option<Reins>) -> Self {
-        Self { incoming, via: Via::Http2 { _streaming: streaming, reins } }
+        Self { incoming, via: Via::Http2 { _streaming: streaming, reins }, leaves_request: false }
     }
 
     /// The connection as a tunnel, after a 101.

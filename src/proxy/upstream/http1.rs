@@ -4,7 +4,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -63,7 +63,10 @@ impl Link {
         });
         match answered.await.map_err(SendError::Failed)? {
             Ok(response) => {
-                if !self.reused {
+                if response.version() == Version::HTTP_10 {
+                    // hyper would go on in the older version, which knows no chunks.
+                    self.keep = Duration::ZERO;
+                } else if !self.reused {
                     self.keep = self.keep.min(keep_alive(response.headers()).unwrap_or(Duration::MAX));
                 }
                 Ok((response, open))
@@ -147,6 +150,12 @@ pub(super) fn dress(request: &mut Request<RequestBody>) {
         *request.uri_mut() = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
     }
     headers::for_http1(request.headers_mut());
+    if http_body::Body::size_hint(request.body()).exact().is_none()
+        && !request.headers().contains_key(CONTENT_LENGTH)
+    {
+        // hyper sends no body of unknown length with a GET or HEAD that does not say so.
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
 
 /// Is it an answer to a WebSocket's handshake (RFC 6455 §4.2.2)?
