@@ -20,7 +20,7 @@ fn head(length: usize) -> String {
 /// Reads the interim answer.
 async fn continues(caller: &mut TcpStream) {
     let mut bytes = [0; 25];
-    patiently("100", caller.read_exact(&mut bytes)).await.unwrap();
+    patiently("100", caller.read_exact(&mut bytes)).await.expect("an interim answer");
     assert_eq!(&bytes, b"HTTP/1.1 100 Continue\r\n\r\n");
 }
 

@@ -44,7 +44,7 @@ fn with_password(upstream: SocketAddr, server: &str) -> Running {
 
 async fn read_some(stream: &mut TcpStream, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    patiently("bytes", stream.read_exact(&mut bytes)).await.unwrap();
+    patiently("bytes", stream.read_exact(&mut bytes)).await.expect("so many bytes");
     bytes
 }
 
