@@ -31,7 +31,7 @@ use self::outgoing::Outgoing;
 use self::report::Reporter;
 use self::request_body::RequestBody;
 use self::transactions::{Opening, Step, Transactions};
-use self::upstream::{SendError, UpstreamBody, Upstreams};
+use self::upstream::{On, SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
 use crate::config::{ListenId, Route};
 use crate::credential::{Claim, Lease, TokenPool};
@@ -41,7 +41,7 @@ use crate::tls::ListenerTls;
 pub use self::error::ProxyError;
 pub use self::response_body::ResponseBody;
 pub use self::rules::{Plan, Rules};
-pub use self::upstream::{Tunnel, UpstreamTls};
+pub use self::upstream::{AnswerError, Tunnel, UpstreamTls};
 
 /// What all workers share: immutable, but for the tokens in the pool.
 #[derive(Debug)]
@@ -258,8 +258,8 @@ impl Proxy {
         }
     }
 
-    /// Sends a request; once more on a new connection where the one it was given to turns out to be dead and nothing
-    /// can have happened upstream (RFC 9110 §9.2.2).
+    /// Sends a request; once more on another connection where the one it was given to turns out to be dead, or it was
+    /// refused there, and nothing can have happened upstream (RFC 9110 §9.2.2).
     async fn send(
         &self,
         index: usize,
@@ -270,17 +270,19 @@ impl Proxy {
         exchange: &Rc<Exchange>,
     ) -> Result<Response<UpstreamBody>, ProxyError> {
         let tls = self.shared.tls[index].as_ref();
-        let (unsent, unprocessed, error) =
-            match self.upstreams.send(index, route, tls, request, exchange, false).await {
+        let (unsent, unprocessed, again, error) =
+            match self.upstreams.send(index, route, tls, request, exchange, On::Any).await {
                 Ok(answer) => return Ok(answer),
                 Err(SendError::Failed(error)) => return Err(error),
-                Err(SendError::Stale { unsent, unprocessed, error }) => (unsent, unprocessed, error),
+                Err(SendError::Stale { unsent, unprocessed, again, error }) => {
+                    (unsent, unprocessed, again, error)
+                }
             };
         let unsent = unsent.map(|request| *request);
         let Some(request) = unsent.or_else(|| outgoing.again_if_safe(lease, unprocessed)) else {
             return Err(error);
         };
-        self.upstreams.send(index, route, tls, request, exchange, true).await.map_err(SendError::into_error)
+        self.upstreams.send(index, route, tls, request, exchange, again).await.map_err(SendError::into_error)
     }
 
     /// Believes or doubts the token by the upstream's answer. Gives the lease to send the request again with, where

@@ -1,10 +1,10 @@
 //! HTTP/2 towards an upstream: many exchanges at a time on a connection, which drives itself.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::task::spawn_local;
 use tracing::trace;
 
-use super::{SendError, overdue};
+use super::{On, SendError, overdue};
 use crate::clock::ticker::Ticker;
 use crate::config::Route;
 use crate::dial::Stream;
@@ -41,10 +41,14 @@ pub(super) struct Shared {
     streams: Cell<usize>,
     /// As many as the upstream allows, as far as is known.
     allowed: Rc<Cell<usize>>,
+    /// Looks at what the upstream allows.
+    driver: Rc<RefCell<Option<Waker>>>,
     /// Has an answer come over it before?
     reused: Cell<bool>,
     /// The ticker's milliseconds.
     pub(super) born: u64,
+    /// How many were made before it and with it.
+    pub(super) number: u64,
     /// Since when it has had no exchange; the ticker's milliseconds.
     pub(super) idle_since: Cell<u64>,
 }
@@ -64,7 +68,7 @@ impl Drop for Streaming {
 }
 
 impl Shared {
-    pub(super) async fn new(stream: Stream, born: u64) -> Result<Rc<Self>, ProxyError> {
+    pub(super) async fn new(stream: Stream, born: u64, number: u64) -> Result<Rc<Self>, ProxyError> {
         let mut builder = Builder::new(Local);
         builder
             .initial_stream_window_size(STREAM_WINDOW)
@@ -74,14 +78,24 @@ impl Shared {
         let (sender, connection) =
             builder.handshake(TokioIo::new(stream)).await.map_err(ProxyError::Closed)?;
         let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
+        let driver = Rc::new(RefCell::new(None));
         let (streams, reused, idle_since) = (Cell::new(0), Cell::new(false), Cell::new(born));
-        let shared =
-            Rc::new(Self { sender, streams, allowed: Rc::clone(&allowed), reused, born, idle_since });
+        let shared = Rc::new(Self {
+            sender,
+            streams,
+            allowed: Rc::clone(&allowed),
+            driver: Rc::clone(&driver),
+            reused,
+            born,
+            number,
+            idle_since,
+        });
         let mut connection = Box::pin(connection);
         spawn_local(async move {
             let ended = std::future::poll_fn(|cx| {
                 let polled = connection.as_mut().poll(cx);
                 allowed.set(connection.current_max_send_streams());
+                driver.replace(Some(cx.waker().clone()));
                 polled
             });
             if let Err(error) = ended.await {
@@ -123,6 +137,7 @@ impl Streaming {
         request: Request<RequestBody>,
         route: &Route,
         exchange: &Exchange,
+        made: u64,
     ) -> Result<Response<Incoming>, SendError> {
         let mut sender = self.shared.sender.clone();
         let mut answer = pin!(sender.try_send_request(request));
@@ -133,21 +148,28 @@ impl Streaming {
         });
         match answered.await.map_err(SendError::Failed)? {
             Ok(response) => {
-                self.shared.reused.set(true);
+                if !self.shared.reused.replace(true)
+                    && let Some(driver) = self.shared.driver.take()
+                {
+                    // The upstream's settings came before its first answer.
+                    driver.wake();
+                }
                 Ok(response)
             }
             Err(mut failed) => {
                 let unsent = failed.take_message().map(Box::new);
                 let error = failed.into_error();
                 let fate = fate(&error);
-                let unprocessed = unsent.is_some() || fate == Fate::Unprocessed;
+                let unprocessed = unsent.is_some() || matches!(fate, Fate::Unprocessed | Fate::Refused);
                 let stale = unprocessed || (fate == Fate::Unknown && self.shared.reused.get());
                 let error = match fate {
                     Fate::Malformed => ProxyError::Protocol(error),
-                    Fate::Unprocessed | Fate::Unknown => ProxyError::Closed(error),
+                    Fate::Refused | Fate::Unprocessed | Fate::Unknown => ProxyError::Closed(error),
                 };
                 Err(if stale {
-                    SendError::Stale { unsent, unprocessed, error }
+                    let is_open = fate == Fate::Refused && !self.shared.is_closed();
+                    let again = if is_open { On::Any } else { On::After(made) };
+                    SendError::Stale { unsent, unprocessed, again, error }
                 } else {
                     SendError::Failed(error)
                 })
@@ -159,7 +181,9 @@ impl Streaming {
 /// What became of a request that got no answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
-    /// The upstream says that it did nothing for it.
+    /// The upstream says that it did nothing for it, but may for another.
+    Refused,
+    /// The upstream says that it did nothing for it, and goes away.
     Unprocessed,
     /// The connection broke off, or the upstream gave up.
     Unknown,
@@ -173,8 +197,9 @@ fn fate(error: &hyper::Error) -> Fate {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     let Some(error) = source else { return Fate::Unknown };
     match error.reason() {
-        Some(h2::Reason::REFUSED_STREAM) if error.is_remote() => Fate::Unprocessed,
-        Some(h2::Reason::NO_ERROR) if error.is_remote() && error.is_go_away() => Fate::Unprocessed,
+        Some(h2::Reason::REFUSED_STREAM) if error.is_remote() => Fate::Refused,
+        // Streams up to the last one that it took get no such error: they go on, whatever the reason.
+        Some(_) if error.is_remote() && error.is_go_away() => Fate::Unprocessed,
         Some(_) if error.is_library() => Fate::Malformed,
         Some(h2::Reason::PROTOCOL_ERROR) => Fate::Malformed,
         _ => Fate::Unknown,

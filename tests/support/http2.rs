@@ -1,0 +1,510 @@
+//! HTTP/2 in tests: a caller and an upstream that are the h2 crate, and frames written by hand.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, Method, Request, Response};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::Headers;
+use super::running::patiently;
+use super::tls::{Authority, Identity};
+
+/// A caller's connection; dropped, it closes.
+pub(crate) struct Caller {
+    pub(crate) sender: SendRequest<Bytes>,
+    driving: JoinHandle<Result<(), h2::Error>>,
+    scheme: &'static str,
+}
+
+/// An answer, with how its body ended.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) head: http::response::Parts,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Option<HeaderMap>,
+    pub(crate) error: Option<h2::Error>,
+}
+
+impl Answer {
+    pub(crate) fn status(&self) -> u16 {
+        self.head.status.as_u16()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.headers.get(name).map(|value| value.to_str().expect("visible ASCII"))
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        assert!(self.error.is_none(), "{self:?}");
+        std::str::from_utf8(&self.body).expect("a body of text")
+    }
+}
+
+impl Caller {
+    /// By prior knowledge.
+    pub(crate) async fn connect(addr: SocketAddr) -> Self {
+        Self::connect_as(addr, &h2::client::Builder::new()).await
+    }
+
+    pub(crate) async fn connect_as(addr: SocketAddr, builder: &h2::client::Builder) -> Self {
+        let stream = TcpStream::connect(addr).await.expect("connect");
+        Self::over(stream, builder, "http").await
+    }
+
+    /// By agreement in the TLS handshake.
+    pub(crate) async fn connect_tls(
+        addr: SocketAddr,
+        authority: &Authority,
+        identity: Option<&Identity>,
+    ) -> Self {
+        let mut config = super::callers::caller(authority, identity);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let stream = TcpStream::connect(addr).await.expect("connect");
+        let name = "localhost".try_into().expect("a name");
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+        Self::over(stream, &h2::client::Builder::new(), "https").await
+    }
+
+    async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        builder: &h2::client::Builder,
+        scheme: &'static str,
+    ) -> Self {
+        let (sender, connection) = builder.handshake(stream).await.expect("a handshake");
+        Self { sender, driving: tokio::spawn(connection), scheme }
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str, headers: Headers<'_>) -> Request<()> {
+        let mut request = Request::builder().method(method).uri(format!("{}://localhost{path}", self.scheme));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request")
+    }
+
+    /// Sends a header, and gives what the rest of the exchange needs.
+    pub(crate) async fn begin(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: Headers<'_>,
+        ends: bool,
+    ) -> (h2::client::ResponseFuture, SendStream<Bytes>) {
+        let request = self.request(method, path, headers);
+        let mut ready = patiently("room for a stream", self.sender.clone().ready()).await.expect("open");
+        ready.send_request(request, ends).expect("a request")
+    }
+
+    /// A whole exchange; panics if no answer comes.
+    pub(crate) async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: Headers<'_>,
+        body: &[u8],
+    ) -> Answer {
+        self.try_send(method, path, headers, body).await.expect("an answer")
+    }
+
+    pub(crate) async fn try_send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: Headers<'_>,
+        body: &[u8],
+    ) -> Result<Answer, h2::Error> {
+        let (answer, mut sending) = self.begin(method, path, headers, body.is_empty()).await;
+        if !body.is_empty() {
+            sending.send_data(Bytes::copy_from_slice(body), true)?;
+        }
+        patiently("an answer", read(answer)).await
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], b"").await
+    }
+
+    /// Waits until the connection is closed.
+    pub(crate) async fn closed(mut self) -> Result<(), h2::Error> {
+        patiently("the end of the connection", &mut self.driving).await.expect("no panic")
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.driving.is_finished()
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.driving.abort();
+    }
+}
+
+/// Reads an answer to its end, good or bad.
+pub(crate) async fn read(answer: h2::client::ResponseFuture) -> Result<Answer, h2::Error> {
+    let (head, mut coming) = answer.await?.into_parts();
+    let mut answer = Answer { head, body: Vec::new(), trailers: None, error: None };
+    match read_body(&mut coming).await {
+        (body, Ok(trailers)) => (answer.body, answer.trailers) = (body, trailers),
+        (body, Err(error)) => (answer.body, answer.error) = (body, Some(error)),
+    }
+    Ok(answer)
+}
+
+/// Reads a body, and gives its trailers or how it broke off. The h2 crate makes no end of a reset.
+pub(crate) async fn read_body(coming: &mut RecvStream) -> (Vec<u8>, Result<Option<HeaderMap>, h2::Error>) {
+    let mut body = Vec::new();
+    while let Some(chunk) = coming.data().await {
+        match chunk {
+            Ok(chunk) => {
+                body.extend_from_slice(&chunk);
+                let _ = coming.flow_control().release_capacity(chunk.len());
+            }
+            Err(error) => return (body, Err(error)),
+        }
+    }
+    let trailers = coming.trailers().await;
+    (body, trailers)
+}
+
+/// One request as an upstream sees it.
+pub(crate) struct Visit {
+    /// The connection, from 0.
+    pub(crate) connection: usize,
+    /// The request on it, from 0.
+    pub(crate) number: usize,
+    pub(crate) request: Request<RecvStream>,
+    pub(crate) answer: SendResponse<Bytes>,
+}
+
+impl Visit {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.request.headers().get(name).map(|value| value.to_str().expect("visible ASCII"))
+    }
+
+    /// Reads the whole request, which must end well.
+    pub(crate) async fn body(&mut self) -> (Vec<u8>, Option<HeaderMap>) {
+        let (body, trailers) = read_body(self.request.body_mut()).await;
+        (body, trailers.expect("a whole body"))
+    }
+
+    /// Answers with a status and a body.
+    pub(crate) fn say(mut self, status: u16, body: &str) {
+        let head = Response::builder().status(status).body(()).expect("an answer");
+        // A caller that is gone does not mind.
+        if let Ok(mut sending) = self.answer.send_response(head, body.is_empty())
+            && !body.is_empty()
+        {
+            let _ = sending.send_data(Bytes::copy_from_slice(body.as_bytes()), true);
+        }
+    }
+}
+
+/// An upstream; dropped, it stops.
+pub(crate) struct Upstream {
+    pub(crate) addr: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+    leaving: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+impl Upstream {
+    /// By prior knowledge: does with each request what `script` says.
+    pub(crate) async fn start<F, Fut>(script: F) -> Self
+    where
+        F: Fn(Visit) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        Self::start_as(h2::server::Builder::new(), None, script).await
+    }
+
+    /// By agreement in the TLS handshake.
+    pub(crate) async fn start_tls<F, Fut>(identity: &Identity, script: F) -> Self
+    where
+        F: Fn(Visit) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        Self::start_as(h2::server::Builder::new(), Some(identity), script).await
+    }
+
+    pub(crate) async fn start_as<F, Fut>(
+        builder: h2::server::Builder,
+        identity: Option<&Identity>,
+        script: F,
+    ) -> Self
+    where
+        F: Fn(Visit) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let acceptor = identity.map(|identity| {
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let mut config = rustls::ServerConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .expect("versions")
+                .with_no_client_auth()
+                .with_single_cert(identity.chain(), identity.key())
+                .expect("an identity");
+            config.alpn_protocols = vec![b"h2".to_vec()];
+            TlsAcceptor::from(Arc::new(config))
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let addr = listener.local_addr().expect("an address");
+        let [connections, open, requests]: [Arc<AtomicUsize>; 3] = Default::default();
+        let (leaving, _) = watch::channel(false);
+        let counts = (Arc::clone(&connections), Arc::clone(&open), Arc::clone(&requests));
+        let (script, leave) = (Arc::new(script), leaving.subscribe());
+        let accepting = tokio::spawn(async move {
+            let mut running = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let connection = counts.0.fetch_add(1, Ordering::SeqCst);
+                let (builder, script, acceptor) = (builder.clone(), Arc::clone(&script), acceptor.clone());
+                let (open, requests, leave) = (Arc::clone(&counts.1), Arc::clone(&counts.2), leave.clone());
+                running.spawn(async move {
+                    open.fetch_add(1, Ordering::SeqCst);
+                    match acceptor {
+                        Some(acceptor) => {
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                serve(connection, stream, &builder, &*script, &requests, leave).await;
+                            }
+                        }
+                        None => serve(connection, stream, &builder, &*script, &requests, leave).await,
+                    }
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        Self { addr, connections, open, requests, leaving, accepting }
+    }
+
+    /// How many connections were accepted.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many of them are open.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// How many requests came.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    /// Says on every connection that it goes away, and lets what runs finish.
+    pub(crate) fn leave(&self) {
+        self.leaving.send_replace(true);
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn serve<F, Fut>(
+    connection: usize,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    builder: &h2::server::Builder,
+    script: &F,
+    requests: &AtomicUsize,
+    mut leave: watch::Receiver<bool>,
+) where
+    F: Fn(Visit) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let Ok(mut serving) = builder.handshake::<_, Bytes>(stream).await else { return };
+    let mut number = 0;
+    let mut running = tokio::task::JoinSet::new();
+    leave.mark_unchanged();
+    loop {
+        tokio::select! {
+            accepted = serving.accept() => match accepted {
+                Some(Ok((request, answer))) => {
+                    requests.fetch_add(1, Ordering::SeqCst);
+                    running.spawn(script(Visit { connection, number, request, answer }));
+                    number += 1;
+                }
+                Some(Err(_)) | None => break,
+            },
+            Ok(()) = leave.changed() => serving.graceful_shutdown(),
+        }
+    }
+    // What was accepted is done with.
+    while running.join_next().await.is_some() {}
+}
+
+/// An HTTP/1.1 upstream that records every byte and answers each request with the number of it.
+pub(crate) struct Recorder {
+    pub(crate) addr: SocketAddr,
+    bytes: Arc<Mutex<Vec<u8>>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Recorder {
+    pub(crate) async fn start() -> Self {
+        Self::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await
+    }
+
+    /// Gives this answer to each request, of which it understands both framings.
+    pub(crate) async fn answering(answer: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let addr = listener.local_addr().expect("an address");
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&bytes);
+        let accepting = tokio::spawn(async move {
+            let mut running = tokio::task::JoinSet::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let all = Arc::clone(&all);
+                running.spawn(async move {
+                    let mut unread = Vec::new();
+                    let mut some = [0; 4096];
+                    while let Ok(read @ 1..) = stream.read(&mut some).await {
+                        all.lock().expect("no panic").extend_from_slice(&some[..read]);
+                        unread.extend_from_slice(&some[..read]);
+                        while let Some(length) = whole_request(&unread) {
+                            unread.drain(..length);
+                            let _ = stream.write_all(answer.as_bytes()).await;
+                        }
+                    }
+                });
+            }
+        });
+        Self { addr, bytes, accepting }
+    }
+
+    /// What has come since the last time.
+    pub(crate) fn take(&self) -> String {
+        let bytes = std::mem::take(&mut *self.bytes.lock().expect("no panic"));
+        bytes.iter().map(|byte| char::from(*byte)).collect()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// The length of the request that these bytes begin with, if it is whole.
+fn whole_request(bytes: &[u8]) -> Option<usize> {
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    if head.contains("\r\ntransfer-encoding: chunked\r\n") {
+        let rest = &bytes[end..];
+        // Bodies of tests hold no such bytes themselves; trailers may follow.
+        let last = if rest.starts_with(b"0\r\n") {
+            0
+        } else {
+            rest.windows(5).position(|five| five == b"\r\n0\r\n")? + 2
+        };
+        let tail = &rest[last + 1..];
+        return tail.windows(4).position(|four| four == b"\r\n\r\n").map(|at| end + last + 1 + at + 4);
+    }
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+    let whole = end + length.unwrap_or(0);
+    (bytes.len() >= whole).then_some(whole)
+}
+
+/// What a connection begins with, and settings that leave all as it is.
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+
+/// A frame (RFC 9113 §4.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// A frame's bytes.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    let mut bytes = length[1..].to_vec();
+    bytes.extend_from_slice(&[kind, flags]);
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// The next frame; none at the end of the connection.
+pub(crate) async fn next_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<Frame> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.ok()?;
+    let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).await.ok()?;
+    let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+    Some(Frame { kind: head[3], flags: head[4], stream: id, payload })
+}
+
+/// Header fields as literals that are neither indexed nor compressed (RFC 7541 §6.2.2).
+pub(crate) fn fields(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            length(text.len(), &mut block);
+            block.extend_from_slice(text);
+        }
+    }
+    block
+}
+
+/// A string's length, uncompressed, as an integer with a prefix of seven bits (RFC 7541 §5.1).
+fn length(mut length: usize, block: &mut Vec<u8>) {
+    if length < 127 {
+        return block.push(u8::try_from(length).expect("small"));
+    }
+    block.push(127);
+    length -= 127;
+    while length >= 128 {
+        block.push(u8::try_from(length % 128).expect("small") | 128);
+        length /= 128;
+    }
+    block.push(u8::try_from(length).expect("small"));
+}
+
+/// An upstream of HTTP/2 whose frames a test writes itself: it has read the preface and sent its settings.
+pub(crate) async fn greet(stream: &mut TcpStream) -> bool {
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await.is_ok()
+        && stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.is_ok()
+}
+
+/// The next frame of this kind, all others being passed over, settings acknowledged.
+pub(crate) async fn await_frame(stream: &mut TcpStream, kind: u8) -> Option<Frame> {
+    loop {
+        let frame = next_frame(stream).await?;
+        if frame.kind == kind {
+            return Some(frame);
+        }
+        if frame.kind == SETTINGS && frame.flags == 0 {
+            stream.write_all(&self::frame(SETTINGS, 1, 0, &[])).await.ok()?;
+        }
+    }
+}
