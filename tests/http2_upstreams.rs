@@ -200,20 +200,30 @@ async fn what_an_upstream_may_have_begun_is_sent_again_only_if_that_is_safe() {
 }
 
 #[tokio::test]
-async fn a_body_that_never_left_a_dead_connection_goes_out_on_the_next() {
-    let upstream = Upstream::start(|mut visit| async move {
-        let (body, _) = visit.body().await;
-        visit.say(200, &String::from_utf8(body).unwrap());
+async fn a_body_that_never_left_a_connection_goes_out_on_the_next() {
+    let (bodies, mut seen) = mpsc::unbounded_channel();
+    // It says that it goes away once it has answered, and leaves it at that.
+    let upstream = Scripted::start(move |_, mut stream| {
+        let bodies = bodies.clone();
+        async move {
+            greet(&mut stream).await;
+            let Some(request) = await_frame(&mut stream, HEADERS).await else { return };
+            let body = await_frame(&mut stream, DATA).await.unwrap();
+            bodies.send(String::from_utf8(body.payload).unwrap()).unwrap();
+            let answer = frame(HEADERS, END_HEADERS | END_STREAM, request.stream, &[0x88]);
+            say(&mut stream, [answer, goaway(request.stream, NO_ERROR)].concat()).await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
     })
     .await;
     // None is kept for a replay: it is the request itself that is sent on.
     let running = in_front_of(upstream.addr, "replay_body = 0");
     for turn in 0..5 {
-        let reply = post(running.addr, "/", &[], format!("turn {turn}")).await;
-        assert_eq!((reply.status, reply.text()), (200, &*format!("turn {turn}")));
-        upstream.leave();
-        eventually("the connection to close", async || upstream.open() == 0).await;
+        let body = format!("turn {turn}");
+        let reply = post(running.addr, "/", &[], body.clone()).await;
+        assert_eq!((reply.status, seen.recv().await), (200, Some(body)), "{reply:?}");
     }
+    assert_eq!(upstream.connections(), 5);
 }
 
 #[tokio::test]

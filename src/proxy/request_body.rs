@@ -19,7 +19,7 @@ use super::exchange::Exchange;
 use super::headers;
 
 use self::reins::Hold;
-pub(crate) use self::reins::Reins;
+pub(crate) use self::reins::{Reins, sending};
 
 /// How long an upstream may leave it open whether it wants a body.
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);

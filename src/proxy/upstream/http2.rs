@@ -21,7 +21,7 @@ use crate::config::Route;
 use crate::dial::Stream;
 use crate::proxy::error::ProxyError;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::request_body::RequestBody;
+use crate::proxy::request_body::{RequestBody, sending};
 
 /// What an upstream may send of one answer ahead of the caller that takes it.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -227,6 +227,6 @@ struct Local;
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
     fn execute(&self, future: F) {
-        spawn_local(future);
+        spawn_local(sending(future));
     }
 }
