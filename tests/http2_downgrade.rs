@@ -6,10 +6,11 @@ mod support;
 
 use std::fmt::Write as _;
 
-use support::http2::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PREFACE, RST_STREAM, Recorder,
-    SETTINGS, fields, frame, next_frame,
+use support::frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS,
+    fields, frame, next_frame,
 };
+use support::http2::Recorder;
 use support::running::{open_route, patiently, sidekey};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -42,8 +43,8 @@ fn post<'a>(more: &[Field<'a>]) -> Vec<Field<'a>> {
 
 /// What came of a request: a status, or `ends` where its stream or connection did.
 async fn outcome(addr: std::net::SocketAddr, frames: &[Vec<u8>]) -> String {
-    let mut stream = TcpStream::connect(addr).await.unwrap();
-    stream.write_all(&[PREFACE, &frames.concat()].concat()).await.unwrap();
+    let mut stream = TcpStream::connect(addr).await.expect("it works");
+    stream.write_all(&[PREFACE, &frames.concat()].concat()).await.expect("it works");
     patiently("what comes of it", async {
         loop {
             match next_frame(&mut stream).await {
@@ -264,7 +265,8 @@ async fn what_frames_a_message_of_http_1_1_does_not_come_from_http_2() {
     }
     let known = "POST /x HTTP/1.1\r\ncontent-length: 3\r\nhost: U\r\nvia: 2.0 sidekey\r\n\r\nabc";
     let length = |value: &'static [u8]| post(&[(b"content-length", value)]);
-    let bodies: [(&str, Vec<Field<'_>>, &[&[u8]], &str, &str); 12] = [
+    type Posted<'a> = (&'a str, Vec<Field<'a>>, &'a [&'a [u8]], &'a str, &'a str);
+    let bodies: [Posted<'_>; 12] = [
         ("as long as it says", length(b"3"), &[b"abc"], "200", known),
         ("in pieces", length(b"3"), &[b"a", b"", b"bc"], "200", known),
         ("longer", length(b"2"), &[b"abc"], "ends", ""),

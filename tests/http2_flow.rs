@@ -67,7 +67,7 @@ async fn upstream() -> (Upstream, Arc<AtomicUsize>, mpsc::UnboundedReceiver<Opti
         async move {
             match visit.request.uri().path() {
                 "/pour" => {
-                    let sending = visit.answer.send_response(Response::new(()), false).unwrap();
+                    let sending = visit.answer.send_response(Response::new(()), false).expect("it works");
                     let _ = over.send(pour(sending, &sent).await);
                 }
                 "/deaf" => {
@@ -75,7 +75,7 @@ async fn upstream() -> (Upstream, Arc<AtomicUsize>, mpsc::UnboundedReceiver<Opti
                     let _ = over.send(reason.ok());
                 }
                 "/deaf/answered" => {
-                    let mut sending = visit.answer.send_response(Response::new(()), false).unwrap();
+                    let mut sending = visit.answer.send_response(Response::new(()), false).expect("it works");
                     let reason = std::future::poll_fn(|cx| sending.poll_reset(cx)).await;
                     let _ = over.send(reason.ok());
                 }

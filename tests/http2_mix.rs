@@ -41,7 +41,8 @@ impl Pieces {
     }
 
     fn trailed(mut self, name: &'static str, value: &'static str) -> Self {
-        let trailers = HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
+        let trailers =
+            HeaderMap::from_iter([(name.parse().expect("it works"), value.parse().expect("it works"))]);
         self.frames.push_back(Frame::trailers(trailers));
         self
     }
@@ -75,8 +76,8 @@ struct Echo {
 
 impl Echo {
     async fn start(version: Version) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("it works");
+        let addr = listener.local_addr().expect("it works");
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let io = TokioIo::new(stream);
@@ -105,15 +106,16 @@ impl Drop for Echo {
 async fn echo(request: Request<Incoming>) -> Result<Response<Pieces>, hyper::Error> {
     let (head, body) = request.into_parts();
     let body = body.collect().await?;
-    let mut told = format!("{} {} {:?}\n", head.method, head.uri.path_and_query().unwrap(), head.version);
+    let mut told =
+        format!("{} {} {:?}\n", head.method, head.uri.path_and_query().expect("it works"), head.version);
     if let Some(authority) = head.uri.authority() {
         let _ = writeln!(told, "host: {authority}");
     }
     for (name, value) in &head.headers {
-        let _ = writeln!(told, "{name}: {}", value.to_str().unwrap());
+        let _ = writeln!(told, "{name}: {}", value.to_str().expect("it works"));
     }
     for (name, value) in body.trailers().into_iter().flatten() {
-        let _ = writeln!(told, "trailer {name}: {}", value.to_str().unwrap());
+        let _ = writeln!(told, "trailer {name}: {}", value.to_str().expect("it works"));
     }
     let _ = writeln!(told, "body {}", String::from_utf8_lossy(&body.to_bytes()));
     let answer =
@@ -130,7 +132,7 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Pieces>, hyper::Err
         "/unknown" => answer.body(Pieces::unknown(&told)),
         _ => answer.body(Pieces::known(&told)),
     }
-    .unwrap())
+    .expect("an answer"))
 }
 
 /// A caller's answer.
@@ -148,7 +150,7 @@ async fn call(
     headers: Headers<'_>,
     body: Pieces,
 ) -> Got {
-    let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
+    let io = TokioIo::new(TcpStream::connect(addr).await.expect("it works"));
     let authority = if version == Version::HTTP_2 { "http://localhost" } else { "" };
     let mut request = Request::builder().method(method).uri(format!("{authority}{path}"));
     if version != Version::HTTP_2 {
@@ -157,22 +159,22 @@ async fn call(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(body).unwrap();
+    let request = request.body(body).expect("it works");
     let answering = async {
         let answer = if version == Version::HTTP_2 {
             let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-            let (mut sender, connection) = builder.handshake(io).await.unwrap();
+            let (mut sender, connection) = builder.handshake(io).await.expect("it works");
             tokio::spawn(connection);
             sender.send_request(request).await
         } else {
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.expect("it works");
             tokio::spawn(connection);
             sender.send_request(request).await
         };
         let (head, body) = answer.unwrap_or_else(|error| panic!("{path}: {error:?}")).into_parts();
         let body = body.collect().await.unwrap_or_else(|error| panic!("{path}: {error:?} {head:?}"));
         let trailers = body.trailers().cloned().unwrap_or_default();
-        Got { head, text: String::from_utf8(body.to_bytes().to_vec()).unwrap(), trailers }
+        Got { head, text: String::from_utf8(body.to_bytes().to_vec()).expect("it works"), trailers }
     };
     patiently("an answer", answering).await
 }

@@ -1,4 +1,4 @@
-//! HTTP/2 towards upstreams: agreed on or asked for, what is sent again and what is not, and how many connections.
+//! HTTP/2 towards upstreams: agreed on or asked for, how many connections, and answers that break off.
 #![cfg(feature = "demo")]
 
 mod support;
@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Response};
-use support::http2::{
-    Caller, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, Upstream, Visit, await_frame, fields,
-    frame, greet, read_body,
+use support::frames::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, NO_ERROR, await_frame, fields, frame, greet, reset,
 };
+use support::http2::{Caller, Upstream, Visit, read, read_body};
 use support::running::{Running, eventually, open_route, patiently, sidekey};
 use support::scripted::{Scripted, say};
 use support::tls::{Authority, TlsServer};
-use support::{Reply, get, post, send, try_send};
+use support::{Reply, get, try_send};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
@@ -28,13 +28,6 @@ fn assert_error(reply: &Reply, status: u16, code: &str) {
 /// By prior knowledge, without a credential.
 fn in_front_of(upstream: std::net::SocketAddr, more: &str) -> Running {
     sidekey(&open_route(upstream, &format!("http = \"2\"\n{more}")))
-}
-
-fn with_credential(upstream: std::net::SocketAddr) -> Running {
-    let credential =
-        "\n[route.up.credential]\ntype = \"basic\"\nusername = \"u\"\npassword = { value = \"p\" }\n";
-    let text = open_route(upstream, "http = \"2\"").replace("credential = false\n", "") + credential;
-    sidekey(&text)
 }
 
 /// Over TLS.
@@ -85,173 +78,6 @@ async fn an_upstream_in_clear_text_that_speaks_http_1_1_alone_is_502() {
     .await;
     let running = in_front_of(upstream.addr, "");
     assert_error(&get(running.addr, "/", &[]).await, 502, "upstream_protocol");
-}
-
-/// Refuses each connection's first requests, as many as `refused`, with these frames, and answers what comes then.
-async fn refusing(
-    refusal: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static,
-    times: usize,
-) -> (Scripted, Arc<AtomicUsize>) {
-    let (seen, refusal) = (Arc::new(AtomicUsize::new(0)), Arc::new(refusal));
-    let count = Arc::clone(&seen);
-    let upstream = Scripted::start(move |_, mut stream| {
-        let (seen, refusal) = (Arc::clone(&count), Arc::clone(&refusal));
-        async move {
-            greet(&mut stream).await;
-            while let Some(request) = await_frame(&mut stream, HEADERS).await {
-                if seen.fetch_add(1, Ordering::SeqCst) < times {
-                    say(&mut stream, refusal(request.stream)).await;
-                } else {
-                    let ends = END_HEADERS | END_STREAM;
-                    // 200, from the static table.
-                    say(&mut stream, frame(HEADERS, ends, request.stream, &[0x88])).await;
-                }
-            }
-        }
-    })
-    .await;
-    (upstream, seen)
-}
-
-fn reset(stream: u32, reason: u32) -> Vec<u8> {
-    frame(RST_STREAM, 0, stream, &reason.to_be_bytes())
-}
-
-fn goaway(last: u32, reason: u32) -> Vec<u8> {
-    frame(GOAWAY, 0, 0, &[last.to_be_bytes(), reason.to_be_bytes()].concat())
-}
-
-const NO_ERROR: u32 = 0;
-const REFUSED_STREAM: u32 = 7;
-const ENHANCE_YOUR_CALM: u32 = 11;
-const INTERNAL_ERROR: u32 = 2;
-
-#[tokio::test]
-async fn what_an_upstream_did_nothing_for_is_sent_once_more() {
-    type Refusal = fn(u32) -> Vec<u8>;
-    let refusals: [(&str, Refusal); 3] = [
-        ("refused", |stream| reset(stream, REFUSED_STREAM)),
-        ("goes away", |_| goaway(0, 0)),
-        ("goes away in anger", |_| goaway(0, ENHANCE_YOUR_CALM)),
-    ];
-    for (name, refusal) in refusals {
-        for credential in [true, false] {
-            for (method, body) in [(Method::GET, ""), (Method::POST, ""), (Method::POST, "small")] {
-                let (upstream, seen) = refusing(refusal, 1).await;
-                let running =
-                    if credential { with_credential(upstream.addr) } else { in_front_of(upstream.addr, "") };
-                let reply = send(running.addr, method.clone(), "/", &[], body).await;
-                let case = format!("{name}, {method} {body:?}, credential: {credential}");
-                assert_eq!((reply.status, seen.load(Ordering::SeqCst)), (200, 2), "{case}: {reply:?}");
-                drop(running);
-
-                let (upstream, seen) = refusing(refusal, 2).await;
-                let running =
-                    if credential { with_credential(upstream.addr) } else { in_front_of(upstream.addr, "") };
-                let reply = send(running.addr, method.clone(), "/", &[], body).await;
-                assert_eq!(
-                    (reply.status, seen.load(Ordering::SeqCst)),
-                    (502, 2),
-                    "never twice, {case}: {reply:?}"
-                );
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn what_an_upstream_may_have_begun_is_sent_again_only_if_that_is_safe() {
-    type Refusal = fn(u32) -> Vec<u8>;
-    let refusals: [(&str, Refusal); 2] = [
-        ("gives up", |stream| reset(stream, INTERNAL_ERROR)),
-        ("goes away with it", |stream| goaway(stream, 0)),
-    ];
-    for (name, refusal) in refusals {
-        let (upstream, seen) = refusing(refusal, 1).await;
-        let running = in_front_of(upstream.addr, "response_timeout = \"500ms\"");
-        let reply = send(running.addr, Method::POST, "/", &[], "small").await;
-        assert!(matches!(reply.status, 502 | 504), "{name}: {reply:?}");
-        assert_eq!(seen.load(Ordering::SeqCst), 1, "{name}");
-    }
-    // The connection breaks under the second request of a connection.
-    for (method, status, requests) in
-        [(Method::GET, 200, 3), (Method::POST, 502, 2), (Method::DELETE, 200, 3)]
-    {
-        let seen = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&seen);
-        let upstream = Scripted::start(move |_, mut stream| {
-            let seen = Arc::clone(&count);
-            async move {
-                greet(&mut stream).await;
-                while let Some(request) = await_frame(&mut stream, HEADERS).await {
-                    if seen.fetch_add(1, Ordering::SeqCst) == 1 {
-                        return;
-                    }
-                    say(&mut stream, frame(HEADERS, END_HEADERS | END_STREAM, request.stream, &[0x88])).await;
-                }
-            }
-        })
-        .await;
-        let running = in_front_of(upstream.addr, "");
-        assert_eq!(get(running.addr, "/", &[]).await.status, 200);
-        let reply = send(running.addr, method.clone(), "/", &[], "").await;
-        assert_eq!((reply.status, seen.load(Ordering::SeqCst)), (status, requests), "{method}: {reply:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_body_that_never_left_a_connection_goes_out_on_the_next() {
-    let (bodies, mut seen) = mpsc::unbounded_channel();
-    // It says that it goes away once it has answered, and leaves it at that.
-    let upstream = Scripted::start(move |_, mut stream| {
-        let bodies = bodies.clone();
-        async move {
-            greet(&mut stream).await;
-            let Some(request) = await_frame(&mut stream, HEADERS).await else { return };
-            let body = await_frame(&mut stream, DATA).await.unwrap();
-            bodies.send(String::from_utf8(body.payload).unwrap()).unwrap();
-            let answer = frame(HEADERS, END_HEADERS | END_STREAM, request.stream, &[0x88]);
-            say(&mut stream, [answer, goaway(request.stream, NO_ERROR)].concat()).await;
-            let _ = stream.read_to_end(&mut Vec::new()).await;
-        }
-    })
-    .await;
-    // None is kept for a replay: it is the request itself that is sent on.
-    let running = in_front_of(upstream.addr, "replay_body = 0");
-    for turn in 0..5 {
-        let body = format!("turn {turn}");
-        let reply = post(running.addr, "/", &[], body.clone()).await;
-        assert_eq!((reply.status, seen.recv().await), (200, Some(body)), "{reply:?}");
-    }
-    assert_eq!(upstream.connections(), 5);
-}
-
-#[tokio::test]
-async fn many_that_are_refused_at_once_do_not_open_a_connection_each() {
-    let refused = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&refused);
-    let upstream = Upstream::start(move |mut visit: Visit| {
-        let refused = Arc::clone(&count);
-        async move {
-            if visit.request.uri().path() == "/twice" && refused.fetch_add(1, Ordering::SeqCst) < 40 {
-                visit.answer.send_reset(h2::Reason::REFUSED_STREAM);
-            } else {
-                visit.say(200, "ok");
-            }
-        }
-    })
-    .await;
-    let running = in_front_of(upstream.addr, "");
-    let mut caller = Caller::connect(running.addr).await;
-    assert_eq!(caller.get("/").await.status(), 200);
-    let mut waiting = Vec::new();
-    for _ in 0..40 {
-        waiting.push(caller.begin(Method::POST, "/twice", &[], true).await.0);
-    }
-    for answer in waiting {
-        assert_eq!(patiently("an answer", answer).await.unwrap().status(), 200);
-    }
-    assert!(upstream.connections() <= 2, "{}", upstream.connections());
 }
 
 #[tokio::test]
@@ -328,15 +154,15 @@ async fn an_upstream_says_how_many_exchanges_it_takes_and_a_route_how_many_conne
 }
 
 #[tokio::test]
-async fn many_cold_requests_share_a_connection_once_it_is_known_what_the_upstream_speaks() {
+async fn many_cold_requests_share_a_connection() {
     let authority = Authority::new();
     let identity = authority.issue(&["localhost"]);
     let upstream = Upstream::start_tls(&identity, |visit| async move { visit.say(200, "ok") }).await;
-    for (more, most) in [("", 1), ("max_connections = 1", 1)] {
+    for (more, is_known) in [("", false), ("", true), ("max_connections = 1", false)] {
         let running =
             over_tls(upstream.addr.port(), &authority, &format!("idle_timeout = \"300ms\"\n{more}"));
         let mut caller = Caller::connect(running.addr).await;
-        if more.is_empty() {
+        if is_known {
             assert_eq!(caller.get("/").await.status(), 200);
             eventually("the connection to close", async || upstream.open() == 0).await;
         }
@@ -348,8 +174,27 @@ async fn many_cold_requests_share_a_connection_once_it_is_known_what_the_upstrea
         for answer in waiting {
             assert_eq!(patiently("an answer", answer).await.unwrap().status(), 200);
         }
-        assert_eq!(upstream.connections() - before, most, "{more}");
+        assert_eq!(upstream.connections() - before, 1, "{more} {is_known}");
     }
+}
+
+#[tokio::test]
+async fn many_cold_requests_do_not_wait_for_each_other_where_http_1_1_is_spoken() {
+    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    let authority = Authority::new();
+    let upstream = TlsServer::start(&authority.issue(&["localhost"]), None, OK).await;
+    for more in ["", "max_connections = 3"] {
+        let running = over_tls(upstream.addr.port(), &authority, more);
+        let mut caller = Caller::connect(running.addr).await;
+        let mut waiting = Vec::new();
+        for _ in 0..30 {
+            waiting.push(caller.begin(Method::GET, "/", &[], true).await.0);
+        }
+        for answer in waiting {
+            assert_eq!(patiently("an answer", read(answer)).await.unwrap().text(), "ok", "{more}");
+        }
+    }
+    assert_eq!(upstream.visits().len(), 60);
 }
 
 #[tokio::test]
@@ -441,6 +286,6 @@ async fn an_answer_that_is_whole_before_the_request_is_passes_and_ends_the_reque
     let mut caller = Caller::connect(running.addr).await;
     let (answer, mut sending) = caller.begin(Method::POST, "/", &[], false).await;
     sending.send_data(Bytes::from_static(b"a part"), false).unwrap();
-    let answer = patiently("an answer", support::http2::read(answer)).await.unwrap();
+    let answer = patiently("an answer", read(answer)).await.unwrap();
     assert_eq!((answer.status(), answer.text()), (413, "too large"));
 }

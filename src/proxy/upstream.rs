@@ -50,8 +50,9 @@ struct Pool {
     /// HTTP/1.1; the last used is the first taken.
     idle: RefCell<Vec<Idle>>,
     http2: RefCell<Vec<Rc<Shared>>>,
-    /// Was HTTP/2 agreed on the last time? Then one connection is enough for many who wait for it.
-    speaks_http2: Cell<bool>,
+    /// Was HTTP/2 agreed on the last time? If so, or if it is not known yet, one connection may be enough for many who
+    /// wait for it.
+    speaks_http2: Cell<Option<bool>>,
     /// HTTP/2 connections that were made.
     made: Cell<u64>,
     /// Held by the one who connects.
@@ -245,7 +246,7 @@ impl Upstreams {
         if may_speak_http2 && let Some(shared) = pool.shared(on) {
             return Ok(Way::Http2(shared.place(&self.ticker)));
         }
-        let expects_http2 = may_speak_http2 && (pool.speaks_http2.get() || route.http == HttpVersion::Http2);
+        let expects_http2 = may_speak_http2 && pool.speaks_http2.get() == Some(true);
         let place = match &pool.places {
             Some(places) if !expects_http2 => Some(places.take(route.connect_timeout).await?),
             _ => None,
@@ -261,11 +262,11 @@ impl Upstreams {
             return Ok(Way::Http1(link, place));
         }
         let connector = tls.map(|tls| if may_speak_http2 { &tls.any.0 } else { &tls.http1.0 });
-        if !expects_http2 {
+        if !may_speak_http2 || pool.speaks_http2.get() == Some(false) {
             return self.connect(pool, route, connector, may_speak_http2, place).await;
         }
         let limit = route.connect_timeout;
-        let Ok(_connecting) = tokio::time::timeout(limit, pool.connecting.lock()).await else {
+        let Ok(connecting) = tokio::time::timeout(limit, pool.connecting.lock()).await else {
             return Err(ProxyError::Unreachable(crate::dial::DialError::Timeout {
                 host: route.upstream.host.clone(),
                 port: route.upstream.port,
@@ -273,10 +274,14 @@ impl Upstreams {
             }));
         };
         // Somebody else may have connected meanwhile.
-        match pool.shared(on) {
-            Some(shared) => Ok(Way::Http2(shared.place(&self.ticker))),
-            None => self.connect(pool, route, connector, may_speak_http2, place).await,
+        if let Some(shared) = pool.shared(on) {
+            return Ok(Way::Http2(shared.place(&self.ticker)));
         }
+        if pool.speaks_http2.get() == Some(false) {
+            // And found out that everyone needs a connection.
+            drop(connecting);
+        }
+        self.connect(pool, route, connector, may_speak_http2, place).await
     }
 
     async fn connect(
@@ -298,7 +303,7 @@ impl Upstreams {
             None => route.http == HttpVersion::Http2,
         };
         if may_speak_http2 {
-            pool.speaks_http2.set(agreed);
+            pool.speaks_http2.set(Some(agreed));
         }
         if !(agreed && may_speak_http2) {
             if route.http == HttpVersion::Http2 && may_speak_http2 {
@@ -328,7 +333,7 @@ impl Pool {
         Self {
             idle: RefCell::default(),
             http2: RefCell::default(),
-            speaks_http2: Cell::new(false),
+            speaks_http2: Cell::new((route.http == HttpVersion::Http2).then_some(true)),
             made: Cell::new(0),
             connecting: tokio::sync::Mutex::default(),
             places: max_connections.map(|count| Places::new(count, share.of(route.max_queue))),

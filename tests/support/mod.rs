@@ -8,6 +8,8 @@ pub(crate) mod browser;
 pub(crate) mod callers;
 pub(crate) mod faulty;
 #[cfg(feature = "demo")]
+pub(crate) mod frames;
+#[cfg(feature = "demo")]
 pub(crate) mod http2;
 #[cfg(feature = "demo")]
 pub(crate) mod logins;
