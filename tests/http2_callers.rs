@@ -11,7 +11,8 @@ use http::{Method, Response};
 use support::frames::{
     END_HEADERS, END_STREAM, GET, HEADERS, PREFACE, RST_STREAM, fields, frame, next_frame,
 };
-use support::http2::{Caller, Recorder, Upstream, read, read_body};
+use support::http2::{Caller, Upstream, read, read_body};
+use support::recorder::Recorder;
 use support::running::{open_route, patiently, private_file, sidekey};
 use support::scripted::{Scripted, read_head, say};
 use support::tls::{Authority, Identity};

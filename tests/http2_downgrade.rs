@@ -10,7 +10,7 @@ use support::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS,
     fields, frame, next_frame,
 };
-use support::http2::Recorder;
+use support::recorder::Recorder;
 use support::running::{open_route, patiently, sidekey};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;

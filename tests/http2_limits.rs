@@ -13,7 +13,8 @@ use support::frames::{
     CONTINUATION, END_HEADERS, END_STREAM, GET, HEADERS, PREFACE, RST_STREAM, fields, frame,
 };
 use support::get;
-use support::http2::{Caller, Recorder, read};
+use support::http2::{Caller, read};
+use support::recorder::Recorder;
 use support::running::{eventually, open_route, patiently, sidekey};
 use support::scripted::{Scripted, read_head, say};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

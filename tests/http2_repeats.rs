@@ -138,7 +138,9 @@ async fn a_body_that_never_left_a_connection_goes_out_on_the_next() {
             greet(&mut stream).await;
             let Some(request) = await_frame(&mut stream, HEADERS).await else { return };
             if number == 0 {
+                say(&mut stream, frame(HEADERS, END_HEADERS | END_STREAM, request.stream, &[0x88])).await;
                 // A stream keeps it open, and yet it goes away.
+                await_frame(&mut stream, HEADERS).await.unwrap();
                 signals.send("waits".to_owned()).unwrap();
                 let other = await_frame(&mut stream, HEADERS).await.unwrap().stream;
                 let answer = frame(HEADERS, END_HEADERS | END_STREAM, other, &[0x88]);
@@ -156,6 +158,7 @@ async fn a_body_that_never_left_a_connection_goes_out_on_the_next() {
     // None is kept for a replay: it is the request itself that is sent on.
     let running = in_front_of(upstream.addr, "replay_body = 0\nresponse_timeout = \"5s\"");
     let mut caller = Caller::connect(running.addr).await;
+    assert_eq!(get(running.addr, "/", &[]).await.status, 200);
     let _waits = caller.begin(Method::GET, "/", &[], true).await;
     assert_eq!(patiently("it to wait", seen.recv()).await.as_deref(), Some("waits"));
     assert_eq!(get(running.addr, "/", &[]).await.status, 200);

@@ -14,6 +14,8 @@ pub(crate) mod http2;
 #[cfg(feature = "demo")]
 pub(crate) mod logins;
 #[cfg(feature = "demo")]
+pub(crate) mod recorder;
+#[cfg(feature = "demo")]
 pub(crate) mod running;
 pub(crate) mod scripted;
 #[cfg(feature = "demo")]
