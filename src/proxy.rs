@@ -36,7 +36,7 @@ use self::outgoing::Outgoing;
 use self::report::Reporter;
 use self::request_body::RequestBody;
 use self::transactions::{Opening, Step, Transactions};
-use self::upstream::{SendError, UpstreamBody, Upstreams};
+use self::upstream::{On, SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
 use crate::config::{ListenId, Route};
 use crate::credential::{Claim, Lease, TokenPool};
@@ -48,7 +48,7 @@ pub use self::pace::Paces;
 pub use self::response_body::ResponseBody;
 pub use self::rules::{Plan, Rules};
 pub use self::tunnel::Tunnel;
-pub use self::upstream::UpstreamTls;
+pub use self::upstream::{AnswerError, UpstreamTls};
 
 /// What all workers share: immutable, but for the tokens in the pool.
 #[derive(Debug)]
@@ -283,8 +283,8 @@ impl Proxy {
         }
     }
 
-    /// Sends a request; once more on a new connection where the one it was given to turns out to be dead and nothing
-    /// can have happened upstream (RFC 9110 §9.2.2).
+    /// Sends a request; once more on another connection where the one it was given to turns out to be dead, or it was
+    /// refused there, and nothing can have happened upstream (RFC 9110 §9.2.2).
     async fn send(
         &self,
         index: usize,
@@ -295,18 +295,20 @@ impl Proxy {
         exchange: &Rc<Exchange>,
     ) -> Result<Response<UpstreamBody>, ProxyError> {
         let tls = self.shared.tls[index].as_ref();
-        let (unsent, unprocessed, error) =
-            match self.upstreams.send(index, route, tls, request, exchange, false).await {
+        let (unsent, unprocessed, again, error) =
+            match self.upstreams.send(index, route, tls, request, exchange, On::Any).await {
                 Ok(answer) => return well_framed(answer),
                 Err(SendError::Failed(error)) => return Err(error.or_the_callers()),
-                Err(SendError::Stale { unsent, unprocessed, error }) => (unsent, unprocessed, error),
+                Err(SendError::Stale { unsent, unprocessed, again, error }) => {
+                    (unsent, unprocessed, again, error)
+                }
             };
         let unsent = unsent.map(|request| *request);
         let Some(request) = unsent.or_else(|| outgoing.again_if_safe(lease, unprocessed)) else {
             return Err(error);
         };
         self.shared.paces.owe(index);
-        let answer = self.upstreams.send(index, route, tls, request, exchange, true).await;
+        let answer = self.upstreams.send(index, route, tls, request, exchange, again).await;
         well_framed(answer.map_err(|error| error.into_error().or_the_callers())?)
     }
 

@@ -68,6 +68,14 @@ impl DialError {
         let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
     }
+
+    /// Does the peer speak none of the protocols that it was offered (RFC 7301 §3.2)?
+    pub fn is_other_protocol(&self) -> bool {
+        let Self::Tls { source, .. } = self else { return false };
+        let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let alert = rustls::AlertDescription::NoApplicationProtocol;
+        matches!(inner, Some(rustls::Error::AlertReceived(received)) if *received == alert)
+    }
 }
 
 /// Why an egress proxy opens no tunnel. Holds nothing that the proxy sent but its status.

@@ -64,6 +64,9 @@ pub enum ProxyError {
     /// The target is longer than is allowed.
     #[error("the target is longer than `max_target`")]
     TargetTooLong,
+    /// The header has more lines than are allowed.
+    #[error("the header has more lines than `max_headers`")]
+    HeadersTooLarge,
     /// The upstream took too long.
     #[error("the upstream did not answer within {0:?}")]
     Timeout(Duration),
@@ -196,6 +199,12 @@ impl ProxyError {
                 "overloaded",
                 "connection_limit_reached",
                 "There is more to do at once than is allowed; try again.",
+            ),
+            Self::HeadersTooLarge => of(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers_too_large",
+                "http_request_error",
+                "The header has more lines than this sidekey takes.",
             ),
             Self::TargetTooLong => of(
                 StatusCode::URI_TOO_LONG,

@@ -5,12 +5,11 @@ use std::rc::Rc;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, Method, Request, Uri};
-use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::exchange::Exchange;
 use super::headers;
-use super::request_body::{Kept, Manner, RequestBody};
+use super::request_body::{Arriving, Kept, Manner, RequestBody};
 use crate::config::{HttpVersion, Route};
 use crate::credential::Lease;
 
@@ -30,7 +29,7 @@ pub(crate) struct Outgoing {
 enum Body {
     None,
     /// To be streamed, and not to be sent again.
-    Once(Incoming),
+    Once(Arriving),
     /// It has been given away.
     Gone,
     /// Kept while it passes.
@@ -45,12 +44,20 @@ impl Outgoing {
         route: &Route,
         exchange: &Rc<Exchange>,
     ) -> Self {
+        let may_speak_http2 = match route.http {
+            HttpVersion::Auto => route.upstream.tls,
+            HttpVersion::Http1 => false,
+            HttpVersion::Http2 => true,
+        };
+        let incoming = Arriving::new(incoming, head.version);
         let body = if incoming.is_end_stream() {
             Body::None
         } else {
-            // Without a credential nothing is refused, and a body that is known to be too large need not be begun.
+            // Only a credential can be refused, and only HTTP/2 says that nothing was done. A body that is known to be
+            // too large need not be begun.
+            let may_come_back = route.credential.is_some() || may_speak_http2;
             let fits = incoming.size_hint().upper().is_none_or(|size| size <= route.replay_body as u64);
-            if route.credential.is_some() && route.replay_body > 0 && fits {
+            if may_come_back && route.replay_body > 0 && fits {
                 Body::Kept(Kept::new(incoming, route.replay_body))
             } else {
                 Body::Once(incoming)
@@ -58,11 +65,7 @@ impl Outgoing {
         };
         let manner = Manner {
             waits: !matches!(body, Body::None) && headers::asks_first(&head.headers),
-            may_outlive: match route.http {
-                HttpVersion::Auto => route.upstream.tls,
-                HttpVersion::Http1 => false,
-                HttpVersion::Http2 => true,
-            },
+            may_outlive: may_speak_http2,
         };
         Self {
             method: head.method,
@@ -80,7 +83,11 @@ impl Outgoing {
         let (body, keep) = match std::mem::replace(&mut self.body, Body::Gone) {
             Body::None => {
                 self.body = Body::None;
-                (RequestBody::Empty, lease.is_some() || self.method.is_idempotent())
+                {
+                    // HTTP/2 may say of any request that nothing was done for it.
+                    let keep = lease.is_some() || self.manner.may_outlive || self.method.is_idempotent();
+                    (RequestBody::Empty, keep)
+                }
             }
             Body::Once(incoming) => (RequestBody::once(incoming, &self.exchange, self.manner), false),
             Body::Gone => (RequestBody::Empty, false),

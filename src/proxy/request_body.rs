@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -18,7 +19,7 @@ use super::exchange::Exchange;
 use super::headers;
 
 use self::reins::Hold;
-pub(crate) use self::reins::Reins;
+pub(crate) use self::reins::{Reins, sending};
 
 /// How long an upstream may leave it open whether it wants a body.
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
@@ -49,6 +50,9 @@ pub(crate) enum BodyError {
     /// The caller's connection did.
     #[error(transparent)]
     Callers(#[from] hyper::Error),
+    /// Its stream was reset before its end.
+    #[error("the body was cut off")]
+    CutOff,
     /// Its exchange is over.
     #[error("the exchange is over")]
     Over,
@@ -63,11 +67,41 @@ pub(crate) struct Manner {
     pub(crate) may_outlive: bool,
 }
 
+/// A caller's body as it comes.
+#[derive(Debug)]
+pub(crate) struct Arriving {
+    incoming: Incoming,
+    by_http2: bool,
+}
+
+impl Arriving {
+    pub(crate) fn new(incoming: Incoming, version: Version) -> Self {
+        Self { incoming, by_http2: version == Version::HTTP_2 }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx).map_err(BodyError::from);
+        // hyper takes a reset without an error for an end. For a request it is none: half of it is another request.
+        if matches!(polled, Poll::Ready(None)) && self.by_http2 && !self.incoming.is_end_stream() {
+            return Poll::Ready(Some(Err(BodyError::CutOff)));
+        }
+        polled
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
 #[derive(Debug)]
 enum Source {
     /// Nothing more comes.
     Dry,
-    Own(Incoming),
+    Own(Arriving),
     Kept(Rc<Kept>),
 }
 
@@ -75,7 +109,7 @@ enum Source {
 #[derive(Debug)]
 pub(crate) struct Kept {
     limit: usize,
-    incoming: RefCell<Incoming>,
+    incoming: RefCell<Arriving>,
     passed: RefCell<Passed>,
 }
 
@@ -99,7 +133,7 @@ enum State {
 
 impl RequestBody {
     /// The caller's body, sent once.
-    pub(crate) fn once(incoming: Incoming, exchange: &Rc<Exchange>, manner: Manner) -> Self {
+    pub(crate) fn once(incoming: Arriving, exchange: &Rc<Exchange>, manner: Manner) -> Self {
         Self::callers(VecDeque::new(), Source::Own(incoming), exchange, manner)
     }
 
@@ -137,7 +171,7 @@ impl RequestBody {
 
 impl Kept {
     /// Keeps at most `limit` bytes.
-    pub(crate) fn new(incoming: Incoming, limit: usize) -> Rc<Self> {
+    pub(crate) fn new(incoming: Arriving, limit: usize) -> Rc<Self> {
         Rc::new(Self { limit, incoming: RefCell::new(incoming), passed: RefCell::default() })
     }
 
@@ -146,9 +180,9 @@ impl Kept {
         self.passed.borrow().state == State::Lost
     }
 
-    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut incoming = self.incoming.borrow_mut();
-        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        let polled = incoming.poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.passed.borrow_mut().see(frame, self.limit);
@@ -195,10 +229,10 @@ impl Passed {
 }
 
 impl Source {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
             Self::Dry => Poll::Ready(None),
-            Self::Own(incoming) => Pin::new(incoming).poll_frame(cx),
+            Self::Own(incoming) => incoming.poll_frame(cx),
             Self::Kept(kept) => kept.poll_frame(cx),
         }
     }
@@ -256,7 +290,7 @@ impl CallersBody {
             Poll::Pending => self.exchange.request_waits(),
             Poll::Ready(Some(Err(_))) => {}
         }
-        polled.map_err(BodyError::from)
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

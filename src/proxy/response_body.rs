@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::exchange::Exchange;
 use super::headers;
 use super::transactions::Opening;
-use super::upstream::UpstreamBody;
+use super::upstream::{AnswerError, UpstreamBody};
 
 /// The body of an answer to a caller. The exchange ends when it has left or is dropped.
 #[derive(Debug)]
@@ -45,12 +45,12 @@ impl Drop for ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = AnswerError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = self.get_mut();
         match &mut this.kind {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),

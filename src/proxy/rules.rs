@@ -25,6 +25,8 @@ pub struct Rules {
     keep_case: Vec<bool>,
     /// The longest path and query.
     max_target: usize,
+    /// The most lines of a header. Of HTTP/1.1, hyper counts them.
+    max_headers: usize,
     /// By listener: do callers speak TLS to it?
     tls: Vec<bool>,
     /// By route: the header in which callers name the account.
@@ -80,6 +82,7 @@ impl Rules {
             account_headers: config.routes.iter().map(|route| account_header(config, route)).collect(),
             keep_case: (0..listeners.len()).map(|listener| keeps_case(config, listener)).collect(),
             max_target: config.server.limits.target,
+            max_headers: config.server.limits.headers,
             by_name: listeners.iter().map(|listener| matches!(listener.bind, Bind::Tcp(_))).collect(),
             tls: listeners.iter().map(|listener| listener.tls.is_some()).collect(),
         }
@@ -150,6 +153,9 @@ impl Rules {
         let found = found.ok_or((ProxyError::NoRoute, provider))?;
         if head.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > self.max_target) {
             return Err((ProxyError::TargetTooLong, provider));
+        }
+        if head.headers.len() > self.max_headers {
+            return Err((ProxyError::HeadersTooLarge, provider));
         }
         let route = &self.routes[found.route];
         judged.on_route(route.passes_encoded_slash).map_err(ambiguous)?;

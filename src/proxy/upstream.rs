@@ -28,6 +28,7 @@ use crate::config::{HttpVersion, Route};
 use crate::dial::{Stream, dial};
 use crate::tls::{Connector, HTTP_1, HTTP_2};
 
+pub use self::body::AnswerError;
 pub(crate) use self::body::UpstreamBody;
 
 /// No connection is used for longer: a name may lead elsewhere by then.
@@ -47,8 +48,11 @@ struct Pool {
     /// HTTP/1.1; the last used is the first taken.
     idle: RefCell<Vec<Idle>>,
     http2: RefCell<Vec<Rc<Shared>>>,
-    /// Was HTTP/2 agreed on the last time? Then one connection is enough for many who wait for it.
-    speaks_http2: Cell<bool>,
+    /// Was HTTP/2 agreed on the last time? If so, or if it is not known yet, one connection may be enough for many who
+    /// wait for it.
+    speaks_http2: Cell<Option<bool>>,
+    /// HTTP/2 connections that were made.
+    made: Cell<u64>,
     /// Held by the one who connects.
     connecting: tokio::sync::Mutex<()>,
     places: Option<Places>,
@@ -94,6 +98,8 @@ pub(crate) enum SendError {
         unsent: Option<Box<Request<RequestBody>>>,
         /// Does the upstream say that it did nothing for it?
         unprocessed: bool,
+        /// Where it may be sent again.
+        again: On,
         /// What to answer if it cannot be sent again.
         error: ProxyError,
     },
@@ -109,6 +115,15 @@ impl SendError {
     }
 }
 
+/// On which connections a request may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum On {
+    /// On any that is there.
+    Any,
+    /// On one that was made after so many others, or on a new one: those before may be dead as well.
+    After(u64),
+}
+
 /// A connection that a request may take.
 enum Way {
     Http1(Box<Link>, Option<Place>),
@@ -121,7 +136,7 @@ impl Upstreams {
         Rc::new(Self { pools, ticker: Rc::clone(ticker) })
     }
 
-    /// Sends a request on a connection that is there, or on a new one where there is none or `fresh` asks for it.
+    /// Sends a request on a connection that is there, or on a new one where there is none, as far as `on` allows.
     pub(crate) async fn send(
         self: &Rc<Self>,
         index: usize,
@@ -129,10 +144,11 @@ impl Upstreams {
         tls: Option<&UpstreamTls>,
         mut request: Request<RequestBody>,
         exchange: &Rc<Exchange>,
-        fresh: bool,
+        on: On,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let asks_to_switch = request.headers().contains_key(UPGRADE);
-        let way = self.way(index, route, tls, asks_to_switch, fresh).await.map_err(SendError::Failed)?;
+        let made = self.pools[index].made.get();
+        let way = self.way(index, route, tls, asks_to_switch, on).await.map_err(SendError::Failed)?;
         exchange.forwarding(route.response_timeout, !http_body::Body::is_end_stream(request.body()));
         let reins = request.body().reins();
         if let Some(reins) = reins.clone().filter(|reins| reins.is_held()) {
@@ -145,7 +161,7 @@ impl Upstreams {
         let (head, mut body) = match way {
             Way::Http1(mut link, place) => {
                 http1::dress(&mut request);
-                let (answer, is_open) = link.send(request, route, exchange).await?;
+                let (answer, is_open) = link.send(request, route, exchange, made).await?;
                 if answer.status() == StatusCode::SWITCHING_PROTOCOLS
                     && !(asks_to_switch && http1::switches_to_websocket(&answer))
                 {
@@ -157,10 +173,13 @@ impl Upstreams {
             Way::Http2(streaming) => {
                 let scheme = if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
                 http2::dress(&mut request, scheme, self.pools[index].authority.clone());
-                let answer = match streaming.send(request, route, exchange).await {
+                let answer = match streaming.send(request, route, exchange, made).await {
                     Ok(answer) => answer,
                     Err(error) => {
-                        reins.as_ref().inspect(|reins| reins.end());
+                        // A request that never left takes its body along.
+                        if !matches!(error, SendError::Stale { unsent: Some(_), .. }) {
+                            reins.as_ref().inspect(|reins| reins.end());
+                        }
                         return Err(error);
                     }
                 };
@@ -213,7 +232,7 @@ impl Upstreams {
         route: &Route,
         tls: Option<&UpstreamTls>,
         asks_to_switch: bool,
-        fresh: bool,
+        on: On,
     ) -> Result<Way, ProxyError> {
         let pool = &self.pools[index];
         let may_speak_http2 = !asks_to_switch
@@ -222,29 +241,30 @@ impl Upstreams {
                 HttpVersion::Http1 => false,
                 HttpVersion::Http2 => true,
             };
-        if may_speak_http2
-            && !fresh
-            && let Some(shared) = pool.shared()
-        {
+        if may_speak_http2 && let Some(shared) = pool.shared(on) {
             return Ok(Way::Http2(shared.place(&self.ticker)));
         }
-        let expects_http2 = may_speak_http2 && (pool.speaks_http2.get() || route.http == HttpVersion::Http2);
+        let expects_http2 = may_speak_http2 && pool.speaks_http2.get() == Some(true);
         let place = match &pool.places {
             Some(places) if !expects_http2 => Some(places.take(route.connect_timeout).await?),
             _ => None,
         };
-        if !fresh
+        // Whoever had the place before may have found out that HTTP/2 is spoken.
+        if may_speak_http2 && let Some(shared) = pool.shared(on) {
+            return Ok(Way::Http2(shared.place(&self.ticker)));
+        }
+        if on == On::Any
             && !expects_http2
             && let Some(link) = pool.take_idle().await
         {
             return Ok(Way::Http1(link, place));
         }
         let connector = tls.map(|tls| if may_speak_http2 { &tls.any.0 } else { &tls.http1.0 });
-        if !expects_http2 {
+        if !may_speak_http2 || pool.speaks_http2.get() == Some(false) {
             return self.connect(pool, route, connector, may_speak_http2, place).await;
         }
         let limit = route.connect_timeout;
-        let Ok(_connecting) = tokio::time::timeout(limit, pool.connecting.lock()).await else {
+        let Ok(connecting) = tokio::time::timeout(limit, pool.connecting.lock()).await else {
             return Err(ProxyError::Unreachable(crate::dial::DialError::Timeout {
                 host: route.upstream.host.clone(),
                 port: route.upstream.port,
@@ -252,10 +272,14 @@ impl Upstreams {
             }));
         };
         // Somebody else may have connected meanwhile.
-        match pool.shared().filter(|_| !fresh) {
-            Some(shared) => Ok(Way::Http2(shared.place(&self.ticker))),
-            None => self.connect(pool, route, connector, may_speak_http2, place).await,
+        if let Some(shared) = pool.shared(on) {
+            return Ok(Way::Http2(shared.place(&self.ticker)));
         }
+        if pool.speaks_http2.get() == Some(false) {
+            // And found out that everyone needs a connection.
+            drop(connecting);
+        }
+        self.connect(pool, route, connector, may_speak_http2, place).await
     }
 
     async fn connect(
@@ -266,14 +290,18 @@ impl Upstreams {
         may_speak_http2: bool,
         place: Option<Place>,
     ) -> Result<Way, ProxyError> {
-        let stream: Stream = dial(&route.upstream, connector, route.connect_timeout).await?;
+        let dialled = dial(&route.upstream, connector, route.connect_timeout).await;
+        let stream: Stream = dialled.map_err(|error| match error {
+            error if error.is_other_protocol() => ProxyError::NotHttp2,
+            error => ProxyError::Unreachable(error),
+        })?;
         let born = self.ticker.millis();
         let agreed = match connector {
             Some(_) => stream.alpn_protocol() == Some(HTTP_2),
             None => route.http == HttpVersion::Http2,
         };
         if may_speak_http2 {
-            pool.speaks_http2.set(agreed);
+            pool.speaks_http2.set(Some(agreed));
         }
         if !(agreed && may_speak_http2) {
             if route.http == HttpVersion::Http2 && may_speak_http2 {
@@ -281,7 +309,8 @@ impl Upstreams {
             }
             return Ok(Way::Http1(Link::new(stream, route, born).await?, place));
         }
-        let shared = Shared::new(stream, born).await?;
+        pool.made.set(pool.made.get() + 1);
+        let shared = Shared::new(stream, born, pool.made.get()).await?;
         pool.http2.borrow_mut().push(Rc::clone(&shared));
         Ok(Way::Http2(shared.place(&self.ticker)))
     }
@@ -302,7 +331,8 @@ impl Pool {
         Self {
             idle: RefCell::default(),
             http2: RefCell::default(),
-            speaks_http2: Cell::new(false),
+            speaks_http2: Cell::new((route.http == HttpVersion::Http2).then_some(true)),
+            made: Cell::new(0),
             connecting: tokio::sync::Mutex::default(),
             places: max_connections.map(|count| Places::new(count, share.of(route.max_queue))),
             max_connections: max_connections.unwrap_or(usize::MAX),
@@ -314,10 +344,14 @@ impl Pool {
     }
 
     /// An HTTP/2 connection with room for one more exchange; the least busy one if no other may be made.
-    fn shared(&self) -> Option<Rc<Shared>> {
+    fn shared(&self, on: On) -> Option<Rc<Shared>> {
         let http2 = self.http2.borrow();
-        let with_room = http2.iter().find(|shared| shared.has_room());
-        let open = || http2.iter().filter(|shared| !shared.is_closed());
+        let may_take = |shared: &&Rc<Shared>| match on {
+            On::Any => true,
+            On::After(made) => shared.number > made,
+        };
+        let with_room = http2.iter().filter(may_take).find(|shared| shared.has_room());
+        let open = || http2.iter().filter(may_take).filter(|shared| !shared.is_closed());
         let any = || {
             open().min_by_key(|shared| shared.streams()).filter(|_| open().count() >= self.max_connections)
         };

@@ -28,7 +28,7 @@ const DEFAULT_HEADERS: usize = 100;
 pub(super) async fn serve(Accepted { stream, listener }: Accepted, service: Rc<Service>) {
     let exchange = Exchange::new(&service.ticker, service.times);
     let tls = service.proxy.listener_tls(listener).map(|tls| TlsAcceptor::from(tls.current()));
-    match opening::open(stream, tls, &exchange).await {
+    match opening::open(stream, tls, &exchange, &service.draining).await {
         Ok(Some((opened, Version::Http1))) => http1(opened, listener, &service, exchange).await,
         Ok(Some((opened, Version::Http2))) => {
             drop(exchange);

@@ -1,8 +1,10 @@
 //! The beginning of a caller's connection: the TLS handshake, and which HTTP it speaks.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead as _, ReadBuf};
@@ -25,15 +27,17 @@ pub(super) enum Version {
     Http2,
 }
 
-/// Opens a connection, within the time that its first header may take; none if the caller went away or took too long.
+/// Opens a connection, within the time that its first header may take; none if the caller went away, took too long, or
+/// had said too little when `draining` began.
 pub(super) async fn open(
     raw: RawStream,
     tls: Option<TlsAcceptor>,
     exchange: &Rc<Exchange>,
+    draining: &Cell<bool>,
 ) -> io::Result<Option<(Opened, Version)>> {
     let mut opening = pin!(opened(raw, tls));
     std::future::poll_fn(|cx| match opening.as_mut().poll(cx) {
-        std::task::Poll::Pending if exchange.is_overdue(cx) => std::task::Poll::Ready(Ok(None)),
+        Poll::Pending if exchange.is_overdue(cx) || draining.get() => Poll::Ready(Ok(None)),
         polled => polled,
     })
     .await

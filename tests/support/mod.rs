@@ -9,7 +9,13 @@ pub(crate) mod callers;
 pub(crate) mod egress_proxy;
 pub(crate) mod faulty;
 #[cfg(feature = "demo")]
+pub(crate) mod frames;
+#[cfg(feature = "demo")]
+pub(crate) mod http2;
+#[cfg(feature = "demo")]
 pub(crate) mod logins;
+#[cfg(feature = "demo")]
+pub(crate) mod recorder;
 #[cfg(feature = "demo")]
 pub(crate) mod running;
 pub(crate) mod scripted;

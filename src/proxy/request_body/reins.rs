@@ -1,7 +1,10 @@
 //! What holds a body back until its upstream asks for it, and ends it once nobody wants it any more.
 
+use std::cell::RefCell;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 /// Held by the exchange. Shared with hyper's own tasks, which is why it is made for other threads as well; only bodies
 /// that are asked about or go out by HTTP/2 have it.
@@ -13,6 +16,30 @@ struct State {
     hold: Hold,
     /// Whoever sends the body.
     sender: Option<Waker>,
+    /// Ends the task that sends it, if it is one that does nothing else.
+    task: Option<Arc<AtomicBool>>,
+}
+
+thread_local! {
+    /// In a task of [`sending`]: what ends it, once somebody may.
+    static TASK: RefCell<Option<Option<Arc<AtomicBool>>>> = const { RefCell::new(None) };
+}
+
+/// Runs what may be the sender of a body until the exchange of that is over. The sender itself would not notice while
+/// it waits for an upstream that takes nothing.
+pub(crate) async fn sending(sender: impl Future<Output = ()>) {
+    let mut sender = pin!(sender);
+    let mut task: Option<Arc<AtomicBool>> = None;
+    std::future::poll_fn(|cx| {
+        if task.as_ref().is_some_and(|is_over| is_over.load(Ordering::Relaxed)) {
+            return Poll::Ready(());
+        }
+        let outer = TASK.replace(Some(task.take()));
+        let polled = sender.as_mut().poll(cx);
+        task = TASK.replace(outer).flatten();
+        polled
+    })
+    .await;
 }
 
 /// May the body go?
@@ -30,13 +57,17 @@ pub(super) enum Hold {
 impl Reins {
     pub(super) fn new(waits: bool) -> Self {
         let hold = if waits { Hold::ForNow } else { Hold::Free };
-        Self(Arc::new(Mutex::new(State { hold, sender: None })))
+        Self(Arc::new(Mutex::new(State { hold, sender: None, task: None })))
     }
 
     /// May the body go? The task of `cx` is woken when that changes.
     pub(super) fn hold(&self, cx: &Context<'_>) -> Hold {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.sender = Some(cx.waker().clone());
+        if state.task.is_none() {
+            state.task = TASK
+                .with_borrow_mut(|task| task.as_mut().map(|task| Arc::clone(task.get_or_insert_default())));
+        }
         state.hold
     }
 
@@ -57,6 +88,10 @@ impl Reins {
 
     /// The exchange is over; what sends the body is to end.
     pub(crate) fn end(&self) {
+        let task = self.0.lock().unwrap_or_else(PoisonError::into_inner).task.take();
+        if let Some(task) = task {
+            task.store(true, Ordering::Relaxed);
+        }
         self.turn(|_| Hold::Over);
     }
 

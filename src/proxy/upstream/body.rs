@@ -33,6 +33,18 @@ enum Via {
     Http2 { _streaming: Streaming, reins: Option<Reins> },
 }
 
+/// Why an answer's body broke off. Its cause is told but not passed on as such: what the upstream says of its stream,
+/// that it was refused for one, is not to be said of the caller's.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// The upstream's connection did.
+    #[error("the answer broke off: {}", crate::telemetry::chain(.0))]
+    Upstream(hyper::Error),
+    /// The upstream reset its stream before its end.
+    #[error("the answer was cut off")]
+    CutOff,
+}
+
 impl Drop for UpstreamBody {
     fn drop(&mut self) {
         if let Via::Http2 { reins: Some(reins), .. } = &self.via {
@@ -79,12 +91,16 @@ impl UpstreamBody {
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let mut polled = Pin::new(&mut self.incoming).poll_frame(cx);
         if polled.is_pending() && self.drive(cx) {
             polled = Pin::new(&mut self.incoming).poll_frame(cx);
         }
         let ended = match &polled {
+            // hyper takes a reset without an error for an end.
+            Poll::Ready(None) if self.by_http2() && !self.incoming.is_end_stream() => {
+                return Poll::Ready(Some(Err(AnswerError::CutOff)));
+            }
             Poll::Ready(None) => true,
             Poll::Ready(Some(Ok(_))) => self.incoming.is_end_stream(),
             Poll::Ready(Some(Err(_))) | Poll::Pending => false,
@@ -92,7 +108,11 @@ impl UpstreamBody {
         if ended {
             self.finish(cx);
         }
-        polled
+        polled.map_err(AnswerError::Upstream)
+    }
+
+    fn by_http2(&self) -> bool {
+        matches!(self.via, Via::Http2 { .. })
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {

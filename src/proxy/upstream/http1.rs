@@ -12,7 +12,7 @@ use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use super::stream::Attentive;
-use super::{SendError, overdue};
+use super::{On, SendError, overdue};
 use crate::config::Route;
 use crate::dial::Stream;
 use crate::proxy::error::ProxyError;
@@ -49,6 +49,7 @@ impl Link {
         request: Request<RequestBody>,
         route: &Route,
         exchange: &Exchange,
+        made: u64,
     ) -> Result<(Response<Incoming>, bool), SendError> {
         let mut answer = pin!(self.sender.try_send_request(request));
         let mut open = true;
@@ -76,7 +77,7 @@ impl Link {
                 let stale = self.reused && (unsent.is_some() || is_early_close(failed.error()));
                 let error = classify(failed.into_error());
                 Err(if stale {
-                    SendError::Stale { unsent, unprocessed: false, error }
+                    SendError::Stale { unsent, unprocessed: false, again: On::After(made), error }
                 } else {
                     SendError::Failed(error)
                 })

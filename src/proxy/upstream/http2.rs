@@ -1,10 +1,10 @@
 //! HTTP/2 towards an upstream: many exchanges at a time on a connection, which drives itself.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
@@ -15,13 +15,13 @@ use hyper_util::rt::TokioIo;
 use tokio::task::spawn_local;
 use tracing::trace;
 
-use super::{SendError, overdue};
+use super::{On, SendError, overdue};
 use crate::clock::ticker::Ticker;
 use crate::config::Route;
 use crate::dial::Stream;
 use crate::proxy::error::ProxyError;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::request_body::RequestBody;
+use crate::proxy::request_body::{RequestBody, sending};
 
 /// What an upstream may send of one answer ahead of the caller that takes it.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -41,12 +41,16 @@ pub(super) struct Shared {
     streams: Cell<usize>,
     /// As many as the upstream allows, as far as is known.
     allowed: Rc<Cell<usize>>,
+    /// Looks at what the upstream allows.
+    driver: Rc<RefCell<Option<Waker>>>,
     /// Has an answer come over it before?
     reused: Cell<bool>,
     /// Something went wrong on it: what runs may end, nothing new begins.
     retired: Cell<bool>,
     /// The ticker's milliseconds.
     pub(super) born: u64,
+    /// How many were made before it and with it.
+    pub(super) number: u64,
     /// Since when it has had no exchange; the ticker's milliseconds.
     pub(super) idle_since: Cell<u64>,
 }
@@ -66,7 +70,7 @@ impl Drop for Streaming {
 }
 
 impl Shared {
-    pub(super) async fn new(stream: Stream, born: u64) -> Result<Rc<Self>, ProxyError> {
+    pub(super) async fn new(stream: Stream, born: u64, number: u64) -> Result<Rc<Self>, ProxyError> {
         let mut builder = Builder::new(Local);
         builder
             .initial_stream_window_size(STREAM_WINDOW)
@@ -76,13 +80,16 @@ impl Shared {
         let (sender, connection) =
             builder.handshake(TokioIo::new(stream)).await.map_err(ProxyError::Closed)?;
         let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
+        let driver = Rc::new(RefCell::new(None));
         let shared = Rc::new(Self {
             sender,
             streams: Cell::new(0),
             allowed: Rc::clone(&allowed),
+            driver: Rc::clone(&driver),
             reused: Cell::new(false),
             retired: Cell::new(false),
             born,
+            number,
             idle_since: Cell::new(born),
         });
         let mut connection = Box::pin(connection);
@@ -90,6 +97,7 @@ impl Shared {
             let ended = std::future::poll_fn(|cx| {
                 let polled = connection.as_mut().poll(cx);
                 allowed.set(connection.current_max_send_streams());
+                driver.replace(Some(cx.waker().clone()));
                 polled
             });
             if let Err(error) = ended.await {
@@ -132,6 +140,7 @@ impl Streaming {
         request: Request<RequestBody>,
         route: &Route,
         exchange: &Exchange,
+        made: u64,
     ) -> Result<Response<Incoming>, SendError> {
         let mut sender = self.shared.sender.clone();
         let mut answer = pin!(sender.try_send_request(request));
@@ -146,24 +155,32 @@ impl Streaming {
         });
         match answered.await.map_err(SendError::Failed)? {
             Ok(response) => {
-                self.shared.reused.set(true);
+                if !self.shared.reused.replace(true)
+                    && let Some(driver) = self.shared.driver.take()
+                {
+                    // The upstream's settings came before its first answer.
+                    driver.wake();
+                }
                 Ok(response)
             }
             Err(mut failed) => {
                 let unsent = failed.take_message().map(Box::new);
                 let error = failed.into_error();
                 let fate = fate(&error);
-                if unsent.is_some() || fate != Fate::Unprocessed {
+                if !h2_error(&error).is_some_and(h2::Error::is_reset) {
+                    // More than this one stream went wrong.
                     self.shared.retired.set(true);
                 }
-                let unprocessed = unsent.is_some() || fate == Fate::Unprocessed;
+                let unprocessed = unsent.is_some() || matches!(fate, Fate::Unprocessed | Fate::Refused);
                 let stale = unprocessed || (fate == Fate::Unknown && self.shared.reused.get());
                 let error = match fate {
                     Fate::Malformed => ProxyError::Protocol(error),
-                    Fate::Unprocessed | Fate::Unknown => ProxyError::Closed(error),
+                    Fate::Refused | Fate::Unprocessed | Fate::Unknown => ProxyError::Closed(error),
                 };
                 Err(if stale {
-                    SendError::Stale { unsent, unprocessed, error }
+                    let is_open = fate == Fate::Refused && !self.shared.is_closed();
+                    let again = if is_open { On::Any } else { On::After(made) };
+                    SendError::Stale { unsent, unprocessed, again, error }
                 } else {
                     SendError::Failed(error)
                 })
@@ -175,7 +192,9 @@ impl Streaming {
 /// What became of a request that got no answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
-    /// The upstream says that it did nothing for it.
+    /// The upstream says that it did nothing for it, but may for another.
+    Refused,
+    /// The upstream says that it did nothing for it, and goes away.
     Unprocessed,
     /// The connection broke off, or the upstream gave up.
     Unknown,
@@ -186,15 +205,20 @@ enum Fate {
 /// A stream that was refused, or that lies beyond the last one that a server going away has taken, was not processed
 /// (RFC 9113 §8.7).
 fn fate(error: &hyper::Error) -> Fate {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    let Some(error) = source else { return Fate::Unknown };
+    let Some(error) = h2_error(error) else { return Fate::Unknown };
     match error.reason() {
-        Some(h2::Reason::REFUSED_STREAM) if error.is_remote() => Fate::Unprocessed,
-        Some(h2::Reason::NO_ERROR) if error.is_remote() && error.is_go_away() => Fate::Unprocessed,
+        Some(h2::Reason::REFUSED_STREAM) if error.is_remote() => Fate::Refused,
+        // Streams up to the last one that it took get no such error: they go on, whatever the reason.
+        Some(_) if error.is_remote() && error.is_go_away() => Fate::Unprocessed,
         Some(_) if error.is_library() => Fate::Malformed,
         Some(h2::Reason::PROTOCOL_ERROR) => Fate::Malformed,
         _ => Fate::Unknown,
     }
+}
+
+/// What HTTP/2 says of an error.
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>())
 }
 
 /// Makes a request's target and authority those of HTTP/2 (RFC 9113 §8.3.1).
@@ -218,6 +242,6 @@ struct Local;
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
     fn execute(&self, future: F) {
-        spawn_local(future);
+        spawn_local(sending(future));
     }
 }
