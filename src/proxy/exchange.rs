@@ -24,6 +24,8 @@ pub struct Exchange {
     awaits_caller: Cell<bool>,
     /// While the answer goes down: a piece of it was handed on, and nobody asked for the next.
     is_handed: Cell<bool>,
+    /// HTTP/1.0: the end of the connection may be all that tells the end of the answer.
+    ends_by_closing: Cell<bool>,
     /// HTTP/2: the stream's request was answered.
     is_answered: Cell<bool>,
     /// Counts among the requests that are served at once.
@@ -106,6 +108,7 @@ impl Exchange {
             response_timeout: Cell::new(None),
             awaits_caller: Cell::new(false),
             is_handed: Cell::new(false),
+            ends_by_closing: Cell::new(false),
             is_answered: Cell::new(false),
             place: RefCell::default(),
             tunnel: Tunnelled::default(),
@@ -199,6 +202,16 @@ impl Exchange {
         if self.is_handed.replace(false) {
             self.alarm.clear();
         }
+    }
+
+    /// The caller may take the end of the connection for the end of an answer.
+    pub fn may_end_by_closing(&self) {
+        self.ends_by_closing.set(true);
+    }
+
+    /// May the caller do so?
+    pub fn ends_by_closing(&self) -> bool {
+        self.ends_by_closing.get()
     }
 
     /// The stream's request is answered.

@@ -7,6 +7,7 @@ pub(crate) mod browser;
 #[cfg(feature = "demo")]
 pub(crate) mod callers;
 pub(crate) mod faulty;
+pub(crate) mod got;
 #[cfg(feature = "demo")]
 pub(crate) mod logins;
 #[cfg(feature = "demo")]
