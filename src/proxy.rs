@@ -6,6 +6,7 @@ mod answer;
 mod error;
 pub mod exchange;
 pub mod headers;
+mod incoming;
 mod outgoing;
 pub mod refusal;
 mod report;
@@ -27,6 +28,7 @@ use hyper::body::Incoming;
 
 use self::exchange::{Exchange, Place};
 use self::headers::Received;
+use self::incoming::Coming;
 use self::outgoing::Outgoing;
 use self::report::Reporter;
 use self::request_body::RequestBody;
@@ -173,6 +175,7 @@ impl Proxy {
             head.headers.remove(ACCEPT_ENCODING);
         }
         let mut lease = self.lease(index, step, account.as_ref()).await?;
+        let body = Coming::new(body, head.version);
         let mut outgoing = Outgoing::new(head, target, body, route, exchange);
         let request = outgoing.first(lease.as_ref());
         let mut answer = self.send(index, route, request, &outgoing, lease.as_ref(), exchange).await?;

@@ -5,11 +5,10 @@ use std::rc::Rc;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, Method, Request, Uri};
-use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::exchange::Exchange;
 use super::headers;
+use super::incoming::Coming;
 use super::request_body::{Kept, Manner, RequestBody};
 use crate::config::{HttpVersion, Route};
 use crate::credential::Lease;
@@ -30,7 +29,7 @@ pub(crate) struct Outgoing {
 enum Body {
     None,
     /// To be streamed, and not to be sent again.
-    Once(Incoming),
+    Once(Coming),
     /// It has been given away.
     Gone,
     /// Kept while it passes.
@@ -41,7 +40,7 @@ impl Outgoing {
     pub(crate) fn new(
         head: Parts,
         target: PathAndQuery,
-        incoming: Incoming,
+        incoming: Coming,
         route: &Route,
         exchange: &Rc<Exchange>,
     ) -> Self {

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::exchange::Exchange;
 use super::headers;
+use super::incoming::{Coming, CutShort};
 
 use self::reins::Hold;
 pub(crate) use self::reins::Reins;
@@ -48,7 +48,7 @@ pub(crate) struct CallersBody {
 pub(crate) enum BodyError {
     /// The caller's connection did.
     #[error(transparent)]
-    Callers(#[from] hyper::Error),
+    Callers(#[from] CutShort),
     /// Its exchange is over.
     #[error("the exchange is over")]
     Over,
@@ -67,7 +67,7 @@ pub(crate) struct Manner {
 enum Source {
     /// Nothing more comes.
     Dry,
-    Own(Incoming),
+    Own(Coming),
     Kept(Rc<Kept>),
 }
 
@@ -75,7 +75,7 @@ enum Source {
 #[derive(Debug)]
 pub(crate) struct Kept {
     limit: usize,
-    incoming: RefCell<Incoming>,
+    incoming: RefCell<Coming>,
     passed: RefCell<Passed>,
 }
 
@@ -99,7 +99,7 @@ enum State {
 
 impl RequestBody {
     /// The caller's body, sent once.
-    pub(crate) fn once(incoming: Incoming, exchange: &Rc<Exchange>, manner: Manner) -> Self {
+    pub(crate) fn once(incoming: Coming, exchange: &Rc<Exchange>, manner: Manner) -> Self {
         Self::callers(VecDeque::new(), Source::Own(incoming), exchange, manner)
     }
 
@@ -137,7 +137,7 @@ impl RequestBody {
 
 impl Kept {
     /// Keeps at most `limit` bytes.
-    pub(crate) fn new(incoming: Incoming, limit: usize) -> Rc<Self> {
+    pub(crate) fn new(incoming: Coming, limit: usize) -> Rc<Self> {
         Rc::new(Self { limit, incoming: RefCell::new(incoming), passed: RefCell::default() })
     }
 
@@ -146,9 +146,9 @@ impl Kept {
         self.passed.borrow().state == State::Lost
     }
 
-    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let mut incoming = self.incoming.borrow_mut();
-        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        let polled = incoming.poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.passed.borrow_mut().see(frame, self.limit);
@@ -195,10 +195,10 @@ impl Passed {
 }
 
 impl Source {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         match self {
             Self::Dry => Poll::Ready(None),
-            Self::Own(incoming) => Pin::new(incoming).poll_frame(cx),
+            Self::Own(incoming) => incoming.poll_frame(cx),
             Self::Kept(kept) => kept.poll_frame(cx),
         }
     }

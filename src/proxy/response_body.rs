@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::exchange::Exchange;
 use super::headers;
+use super::incoming::CutShort;
 use super::transactions::Opening;
 use super::upstream::UpstreamBody;
 
@@ -45,12 +46,12 @@ impl Drop for ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = CutShort;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let this = self.get_mut();
         match &mut this.kind {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),

@@ -104,6 +104,10 @@ pub(crate) enum SendError {
 }
 
 impl SendError {
+    fn is_unsent(&self) -> bool {
+        matches!(self, Self::Stale { unsent: Some(_), .. })
+    }
+
     pub(crate) fn into_error(self) -> ProxyError {
         match self {
             Self::Stale { error, .. } | Self::Failed(error) => error,
@@ -162,7 +166,10 @@ impl Upstreams {
                 let answer = match streaming.send(request, route, exchange).await {
                     Ok(answer) => answer,
                     Err(error) => {
-                        reins.as_ref().inspect(|reins| reins.end());
+                        // A request that is given back unsent still has its body to send.
+                        if !error.is_unsent() {
+                            reins.as_ref().inspect(|reins| reins.end());
+                        }
                         return Err(error);
                     }
                 };

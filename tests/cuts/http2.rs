@@ -169,10 +169,11 @@ async fn an_http_2_request_goes_out_again_where_the_upstream_has_not_taken_it_an
         for kind in [Kind::Length, Kind::Trailers] {
             let (answer, head) = kind.frames(1, &mark(0));
             let places = (0..=answer.len()).map(|seen| Place::GoAway(true, seen));
-            let not_taken = [Place::GoAway(false, 0), Place::Stream(0, REFUSED_STREAM)];
-            let aborted = [CANCEL, NO_ERROR, REFUSED_STREAM].map(|code| Place::Stream(head, code));
+            let codes = [CANCEL, NO_ERROR, REFUSED_STREAM];
+            let unanswered = codes.map(|code| Place::Stream(0, code));
+            let aborted = codes.map(|code| Place::Stream(head, code));
             let whole = [CANCEL, NO_ERROR].map(|code| Place::Stream(answer.len(), code));
-            let places: Vec<_> = places.chain(not_taken).chain(aborted).chain(whole).collect();
+            let places: Vec<_> = places.chain([Place::GoAway(false, 0)]).chain(unanswered).chain(aborted).chain(whole).collect();
             all.extend(cases(Speaks::Http11, sent, kind, places.into_iter()));
         }
     }

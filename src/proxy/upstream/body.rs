@@ -1,11 +1,11 @@
 //! An upstream's answer on its way to the caller.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http::Version;
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::Upstreams;
@@ -13,13 +13,14 @@ use super::http1::Link;
 use super::http2::Streaming;
 use super::places::Place;
 use super::tunnel::Tunnel;
+use crate::proxy::incoming::{Coming, CutShort};
 use crate::proxy::request_body::Reins;
 
 /// The body of an answer. When it has passed whole, its connection can be used again; when it is dropped before, the
 /// exchange is cancelled.
 #[derive(Debug)]
 pub(crate) struct UpstreamBody {
-    incoming: Incoming,
+    incoming: Coming,
     via: Via,
 }
 
@@ -49,10 +50,12 @@ impl UpstreamBody {
         place: Option<Place>,
     ) -> Self {
         let home = Rc::clone(home);
+        let incoming = Coming::new(incoming, Version::HTTP_11);
         Self { incoming, via: Via::Http1 { link: Some(link), is_open, home, index, place } }
     }
 
     pub(super) fn http2(incoming: Incoming, streaming: Streaming, reins: Option<Reins>) -> Self {
+        let incoming = Coming::new(incoming, Version::HTTP_2);
         Self { incoming, via: Via::Http2 { _streaming: streaming, reins } }
     }
 
@@ -73,10 +76,10 @@ impl UpstreamBody {
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut polled = Pin::new(&mut self.incoming).poll_frame(cx);
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        let mut polled = self.incoming.poll_frame(cx);
         if polled.is_pending() && self.drive(cx) {
-            polled = Pin::new(&mut self.incoming).poll_frame(cx);
+            polled = self.incoming.poll_frame(cx);
         }
         let ended = match &polled {
             Poll::Ready(None) => true,
