@@ -11,27 +11,28 @@ use crate::oracle::Want;
 use crate::support::scripted::{How, cut, say};
 use crate::sweep::{Sweepable, run};
 
-const PREFACE: usize = 24;
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
+/// The first bytes of a connection (RFC 9113 §3.4).
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
-const NO_ERROR: u32 = 0;
+pub(crate) const NO_ERROR: u32 = 0;
 const REFUSED_STREAM: u32 = 7;
-const CANCEL: u32 = 8;
+pub(crate) const CANCEL: u32 = 8;
 
 /// A frame (RFC 9113 §4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a small frame").to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes()[..], payload].concat()
 }
 
 /// A header block of literals without indexing (RFC 7541 §6.2.2).
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let length = |text: &str| u8::try_from(text.len()).expect("a short text");
     let literal = |(name, value): &(&str, &str)| {
         [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
@@ -239,7 +240,7 @@ impl Sweepable for Case {
     }
 }
 
-fn settings() -> Vec<u8> {
+pub(crate) fn settings() -> Vec<u8> {
     [frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])].concat()
 }
 
@@ -250,7 +251,7 @@ async fn cutting(case: Case, mark: &str, stream: &mut TcpStream, is_cut: &Semaph
         stream.read_exact(&mut vec![0; seen]).await.ok()?;
         return None;
     }
-    stream.read_exact(&mut [0; PREFACE]).await.ok()?;
+    stream.read_exact(&mut [0; PREFACE.len()]).await.ok()?;
     if case.reused {
         let id = read_request(stream).await?;
         say(stream, [settings(), Kind::Length.frames(id, mark).0].concat()).await;
@@ -261,18 +262,15 @@ async fn cutting(case: Case, mark: &str, stream: &mut TcpStream, is_cut: &Semaph
         Place::Idle => return None,
         Place::Request(seen) => {
             loop {
-                let (kind, _, _, length) = read_header(stream).await?;
+                let (kind, flags, _, length) = read_header(stream).await?;
                 if kind == HEADERS {
-                    break;
+                    // And DATA behind it, where there is any.
+                    let all = length + if flags & END_STREAM == 0 { 13 } else { 0 };
+                    stream.read_exact(&mut vec![0; seen.min(all)]).await.ok()?;
+                    return None;
                 }
                 stream.read_exact(&mut vec![0; length]).await.ok()?;
             }
-            // There may be less of it.
-            let mut seen = stream.take(seen as u64);
-            let mut read = Vec::new();
-            let enough = async { seen.read_to_end(&mut read).await };
-            let _ = tokio::time::timeout(std::time::Duration::from_millis(50), enough).await;
-            return None;
         }
         _ => read_request(stream).await?,
     };
@@ -297,7 +295,7 @@ async fn cutting(case: Case, mark: &str, stream: &mut TcpStream, is_cut: &Semaph
 }
 
 async fn answering(case: Case, mark: &str, stream: &mut TcpStream) -> Option<()> {
-    stream.read_exact(&mut [0; PREFACE]).await.ok()?;
+    stream.read_exact(&mut [0; PREFACE.len()]).await.ok()?;
     say(stream, settings()).await;
     loop {
         let id = read_request(stream).await?;
@@ -306,7 +304,7 @@ async fn answering(case: Case, mark: &str, stream: &mut TcpStream) -> Option<()>
 }
 
 /// Kind, flags, stream and length of the next frame.
-async fn read_header(stream: &mut TcpStream) -> Option<(u8, u8, u32, usize)> {
+pub(crate) async fn read_header(stream: &mut TcpStream) -> Option<(u8, u8, u32, usize)> {
     let mut header = [0; 9];
     stream.read_exact(&mut header).await.ok()?;
     let [a, b, c, kind, flags, rest @ ..] = header;

@@ -157,7 +157,7 @@ async fn more(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> bo
     stream.read_buf(buffer).await.is_ok_and(|read| read > 0)
 }
 
-fn find(within: &[u8], what: &[u8]) -> Option<usize> {
+pub(crate) fn find(within: &[u8], what: &[u8]) -> Option<usize> {
     within.windows(what.len()).position(|window| window == what)
 }
 
