@@ -58,6 +58,9 @@ pub enum ProxyError {
     /// The caller stopped sending its body.
     #[error("the caller sent nothing of its body for {0:?}")]
     CallerStalled(Duration),
+    /// The caller's body broke off.
+    #[error("the body of the request broke off")]
+    CallerBroke,
 }
 
 /// The caller's half of an error: stable, and without anything of ours.
@@ -199,6 +202,12 @@ impl ProxyError {
                 "bad_request",
                 "http_request_error",
                 "The body of the request stopped coming.",
+            ),
+            Self::CallerBroke => of(
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "http_request_error",
+                "The body of the request broke off.",
             ),
         }
     }

@@ -22,6 +22,8 @@ pub struct Exchange {
     response_timeout: Cell<Option<Duration>>,
     /// While the body goes up: is it the caller's turn, or the upstream's?
     awaits_caller: Cell<bool>,
+    /// The caller's body broke off: the request can never be whole.
+    is_broken: Cell<bool>,
     /// While the answer goes down: a piece of it was handed on, and nobody asked for the next.
     is_handed: Cell<bool>,
     /// HTTP/1.0: the end of the connection may be all that tells the end of the answer.
@@ -107,6 +109,7 @@ impl Exchange {
             limits,
             response_timeout: Cell::new(None),
             awaits_caller: Cell::new(false),
+            is_broken: Cell::new(false),
             is_handed: Cell::new(false),
             ends_by_closing: Cell::new(false),
             is_answered: Cell::new(false),
@@ -142,6 +145,7 @@ impl Exchange {
     /// A request's header is whole; from here until [`Exchange::ends`] the exchange itself watches the alarm.
     pub(crate) fn begins(&self, place: Option<Place>) {
         self.place.replace(place);
+        self.is_broken.set(false);
         self.phase.set(Phase::Sending);
         self.alarm.clear();
     }
@@ -170,6 +174,16 @@ impl Exchange {
     /// The upstream would take more of the body, and the caller has sent none.
     pub(crate) fn request_waits(&self) {
         self.awaits_caller.set(true);
+    }
+
+    /// The caller's body broke off.
+    pub(crate) fn request_breaks(&self) {
+        self.is_broken.set(true);
+    }
+
+    /// Did it?
+    pub(crate) fn is_broken(&self) -> bool {
+        self.is_broken.get()
     }
 
     /// Is it the caller who keeps the body from moving?

@@ -254,7 +254,7 @@ impl CallersBody {
             Poll::Ready(Some(Ok(_))) => self.exchange.request_moves(),
             Poll::Ready(None) => self.exchange.request_sent(),
             Poll::Pending => self.exchange.request_waits(),
-            Poll::Ready(Some(Err(_))) => {}
+            Poll::Ready(Some(Err(_))) => self.exchange.request_breaks(),
         }
         polled.map_err(BodyError::from)
     }

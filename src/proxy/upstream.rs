@@ -104,6 +104,11 @@ pub(crate) enum SendError {
 }
 
 impl SendError {
+    /// Whatever the connection says of it, a request whose body broke off failed by that.
+    fn told_by(self, exchange: &Exchange) -> Self {
+        if exchange.is_broken() { Self::Failed(ProxyError::CallerBroke) } else { self }
+    }
+
     fn is_unsent(&self) -> bool {
         matches!(self, Self::Stale { unsent: Some(_), .. })
     }
@@ -151,7 +156,8 @@ impl Upstreams {
         let (head, mut body) = match way {
             Way::Http1(mut link, place) => {
                 http1::dress(&mut request);
-                let (answer, is_open) = link.send(request, route, exchange).await?;
+                let sent = link.send(request, route, exchange).await;
+                let (answer, is_open) = sent.map_err(|error| error.told_by(exchange))?;
                 if answer.status() == StatusCode::SWITCHING_PROTOCOLS
                     && !(asks_to_switch && http1::switches_to_websocket(&answer))
                 {
@@ -170,7 +176,7 @@ impl Upstreams {
                         if !error.is_unsent() {
                             reins.as_ref().inspect(|reins| reins.end());
                         }
-                        return Err(error);
+                        return Err(error.told_by(exchange));
                     }
                 };
                 let (head, incoming) = answer.into_parts();

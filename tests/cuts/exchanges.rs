@@ -21,6 +21,7 @@ pub(crate) enum Sent {
     Put,
     /// Its body is not kept, since nothing can refuse it.
     PutOpen,
+    PutChunked,
     Post,
     PostChunked,
 }
@@ -31,13 +32,13 @@ impl Sent {
             Self::Get => Method::GET,
             Self::Head => Method::HEAD,
             Self::Delete => Method::DELETE,
-            Self::Put | Self::PutOpen => Method::PUT,
+            Self::Put | Self::PutOpen | Self::PutChunked => Method::PUT,
             Self::Post | Self::PostChunked => Method::POST,
         }
     }
 
     fn has_body(self) -> bool {
-        matches!(self, Self::Put | Self::PutOpen | Self::Post | Self::PostChunked)
+        matches!(self, Self::Put | Self::PutOpen | Self::PutChunked | Self::Post | Self::PostChunked)
     }
 
     /// The route's credential.
@@ -51,7 +52,7 @@ impl Sent {
         let begin = format!("{method} {target} HTTP/{version}\r\n{host}\r\n");
         match self {
             _ if !self.has_body() => format!("{begin}\r\n"),
-            Self::PostChunked => {
+            Self::PostChunked | Self::PutChunked => {
                 format!("{begin}Transfer-Encoding: chunked\r\n\r\n2\r\nse\r\n2\r\nnt\r\n0\r\n\r\n")
             }
             _ => format!("{begin}Content-Length: 4\r\n\r\nsent"),

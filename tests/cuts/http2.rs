@@ -312,7 +312,7 @@ pub(crate) async fn read_header(stream: &mut TcpStream) -> Option<(u8, u8, u32, 
 }
 
 /// Reads up to the end of a request; its stream.
-async fn read_request(stream: &mut TcpStream) -> Option<u32> {
+pub(crate) async fn read_request(stream: &mut TcpStream) -> Option<u32> {
     loop {
         let (kind, flags, id, length) = read_header(stream).await?;
         stream.read_exact(&mut vec![0; length]).await.ok()?;
