@@ -37,7 +37,10 @@ impl Coming {
 
     /// hyper takes RST_STREAM with NO_ERROR for an end, wherever it comes; only one after the end is (RFC 9113 §8.1).
     /// Of a body that broke off it says, asked again, that it has ended.
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         if self.is_broken {
             return Poll::Ready(Some(Err(CutShort::Before)));
         }

@@ -13,9 +13,9 @@ use crate::http2::{
     read_request, settings,
 };
 use crate::support::find;
-use crate::sweep::configuration;
 use crate::support::running::{open_route, patiently, sidekey};
 use crate::support::scripted::{How, Scripted, cut, is_whole, read_head, say};
+use crate::sweep::configuration;
 
 const HOWS: [How; 2] = [How::Close, How::Reset];
 
@@ -158,7 +158,8 @@ async fn a_request_of_http_1_that_is_cut_never_reaches_an_upstream_as_whole() {
 
 #[tokio::test]
 async fn a_request_of_http_2_that_is_cut_never_reaches_an_upstream_as_whole() {
-    let fields = |method| [(":method", method), (":scheme", "http"), (":authority", "localhost"), (":path", "/c0/c")];
+    let fields =
+        |method| [(":method", method), (":scheme", "http"), (":authority", "localhost"), (":path", "/c0/c")];
     for http in ["1.1", "2"] {
         let (upstream, mut told) = silent(http).await;
         let running = sidekey(&configuration(http, &[(Sent::Put, upstream.addr)]));

@@ -56,9 +56,8 @@ impl Kind {
 
     /// The frames, and how many of their bytes are the head.
     fn frames(self, stream: u32, mark: &str) -> (Vec<u8>, usize) {
-        let headers = |flags: u8, fields: &[(&str, &str)]| {
-            frame(HEADERS, END_HEADERS | flags, stream, &block(fields))
-        };
+        let headers =
+            |flags: u8, fields: &[(&str, &str)]| frame(HEADERS, END_HEADERS | flags, stream, &block(fields));
         let body = self.body(mark);
         let data = |flags: u8| frame(DATA, flags, stream, body.as_bytes());
         let (head, rest) = match self {
@@ -174,7 +173,12 @@ async fn an_http_2_request_goes_out_again_where_the_upstream_has_not_taken_it_an
             let unanswered = codes.map(|code| Place::Stream(0, code));
             let aborted = codes.map(|code| Place::Stream(head, code));
             let whole = [CANCEL, NO_ERROR].map(|code| Place::Stream(answer.len(), code));
-            let places: Vec<_> = places.chain([Place::GoAway(false, 0)]).chain(unanswered).chain(aborted).chain(whole).collect();
+            let places: Vec<_> = places
+                .chain([Place::GoAway(false, 0)])
+                .chain(unanswered)
+                .chain(aborted)
+                .chain(whole)
+                .collect();
             all.extend(cases(Speaks::Http11, sent, kind, places.into_iter()));
         }
     }

@@ -90,8 +90,7 @@ async fn run_together<C: Sweepable>(cases: &[C]) -> Vec<(C, Result<&'static str,
     for (number, case) in cases.iter().copied().enumerate() {
         let is_cut = Arc::new(Semaphore::new(0));
         let cuts = Arc::clone(&is_cut);
-        let serve =
-            move |connection, stream| case.serve(mark(number), connection, stream, Arc::clone(&cuts));
+        let serve = move |connection, stream| case.serve(mark(number), connection, stream, Arc::clone(&cuts));
         upstreams.push((Scripted::start(serve).await, is_cut));
     }
     let routes: Vec<_> =

@@ -8,7 +8,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::exchanges::{Kind, Sent, Speaks, call, mark};
 use crate::oracle::{self, Place, Want};
-use crate::support::running::sidekey;
+use crate::support::got::Got;
+use crate::support::running::{patiently, sidekey};
 use crate::support::scripted::{How, Scripted, cut, read_request, say};
 use crate::sweep::{Sweepable, configuration, run};
 
@@ -103,18 +104,54 @@ async fn an_answer_that_is_cut_never_seems_whole_to_a_caller_of_http_2() {
     run("answer cut upstream, HTTP/1.1 → HTTP/2", cases).await;
 }
 
+#[tokio::test]
+async fn what_comes_behind_an_answer_is_not_the_answer_to_the_next_request() {
+    const STRAY: &str = "HTTP/1.1 200 OK\r\nMark: stray\r\nContent-Length: 5\r\n\r\nstray";
+    for (at_once, sent) in
+        [true, false].into_iter().flat_map(|at_once| [(at_once, Sent::Get), (at_once, Sent::Post)])
+    {
+        let said = Arc::new(Semaphore::new(0));
+        let says = Arc::clone(&said);
+        let upstream = Scripted::start(move |number, mut stream| {
+            let says = Arc::clone(&says);
+            async move {
+                let is_answered = async |stream: &mut TcpStream, more: &str| {
+                    let is_there = read_request(stream).await.is_some();
+                    say(stream, Kind::Length.bytes(&mark(number)).0 + more).await;
+                    is_there
+                };
+                is_answered(&mut stream, if number == 0 && at_once { STRAY } else { "" }).await;
+                if number == 0 && !at_once {
+                    let _ = says.acquire().await;
+                    say(&mut stream, STRAY).await;
+                }
+                says.add_permits(2);
+                while is_answered(&mut stream, "").await {}
+            }
+        })
+        .await;
+        let running = sidekey(&configuration("1.1", &[(Sent::PutOpen, upstream.addr)]));
+        for number in 0..2 {
+            let got = call(running.addr, Speaks::Http11, sent, "/c0/next").await;
+            let is_its_own =
+                matches!(&got, Got::Whole(answer) if answer.header("mark") == Some(&*mark(number)));
+            assert!(is_its_own, "{at_once} {sent:?}: {got:?}");
+            // It is said, before the next request is sent.
+            said.add_permits(1);
+            let _ = patiently("the upstream", said.acquire_many(2))
+                .await
+                .map(tokio::sync::SemaphorePermit::forget);
+        }
+        assert_eq!(upstream.connections(), 2);
+    }
+}
+
 fn each_way() -> impl Iterator<Item = (How, bool)> {
     HOWS.into_iter().flat_map(|how| [(how, false), (how, true)])
 }
 
 /// A cut at every byte of an answer, in one piece, or byte by byte.
-fn answers(
-    speaks: Speaks,
-    sent: Sent,
-    kind: Kind,
-    reused: bool,
-    how: How,
-) -> impl Iterator<Item = Case> {
+fn answers(speaks: Speaks, sent: Sent, kind: Kind, reused: bool, how: How) -> impl Iterator<Item = Case> {
     (0..=kind.bytes(&mark(0)).0.len()).map(move |seen| {
         // Reset, what is still to leave would be lost.
         let torn = seen % 3 == 0 && how == How::Close;
