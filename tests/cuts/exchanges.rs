@@ -75,6 +75,8 @@ pub(crate) enum Speaks {
 /// Sends a request on a connection of its own, and takes what comes.
 pub(crate) async fn call(addr: SocketAddr, speaks: Speaks, sent: Sent, target: &str) -> Got {
     let mut stream = TcpStream::connect(addr).await.expect("connect");
+    // Closed in peace, so many connections would use up the system's ports.
+    stream.set_zero_linger().expect("a socket");
     let version = match speaks {
         Speaks::Http10 => "1.0",
         Speaks::Http11 => "1.1",
