@@ -8,6 +8,7 @@ pub mod exchange;
 mod framing;
 pub mod headers;
 mod hops;
+mod incoming;
 mod outgoing;
 mod pace;
 pub mod path;
@@ -32,6 +33,7 @@ use hyper::body::Incoming;
 
 use self::exchange::{Exchange, Place};
 use self::headers::Received;
+use self::incoming::Coming;
 use self::outgoing::Outgoing;
 use self::report::Reporter;
 use self::request_body::RequestBody;
@@ -44,11 +46,12 @@ use crate::oauth::answer::retry_after;
 use crate::tls::ListenerTls;
 
 pub use self::error::ProxyError;
+pub use self::incoming::CutShort;
 pub use self::pace::Paces;
 pub use self::response_body::ResponseBody;
 pub use self::rules::{Plan, Rules};
 pub use self::tunnel::Tunnel;
-pub use self::upstream::{AnswerError, UpstreamTls};
+pub use self::upstream::UpstreamTls;
 
 /// What all workers share: immutable, but for the tokens in the pool.
 #[derive(Debug)]
@@ -194,6 +197,7 @@ impl Proxy {
         // Before the lease: it could expire meanwhile.
         self.shared.paces.turn(index).await?;
         let mut lease = self.lease(index, step, account.as_ref()).await?;
+        let body = Coming::new(body, head.version);
         let mut outgoing = Outgoing::new(head, target, body, route, exchange);
         let request = outgoing.first(lease.as_ref());
         let mut answer = self.send(index, route, request, &outgoing, lease.as_ref(), exchange).await?;
@@ -298,7 +302,7 @@ impl Proxy {
         let (unsent, unprocessed, again, error) =
             match self.upstreams.send(index, route, tls, request, exchange, On::Any).await {
                 Ok(answer) => return well_framed(answer),
-                Err(SendError::Failed(error)) => return Err(error.or_the_callers()),
+                Err(SendError::Failed(error)) => return Err(error),
                 Err(SendError::Stale { unsent, unprocessed, again, error }) => {
                     (unsent, unprocessed, again, error)
                 }
@@ -309,7 +313,7 @@ impl Proxy {
         };
         self.shared.paces.owe(index);
         let answer = self.upstreams.send(index, route, tls, request, exchange, again).await;
-        well_framed(answer.map_err(|error| error.into_error().or_the_callers())?)
+        well_framed(answer.map_err(SendError::into_error)?)
     }
 
     /// Believes or doubts the token by the upstream's answer. Gives the lease to send the request again with, where

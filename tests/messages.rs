@@ -26,9 +26,6 @@ const GROUPS: [(&str, &str); 6] = [
     ("answer_headers", include_str!("messages/answer_headers.txt")),
 ];
 
-/// What is known not to work yet, each with the reason.
-const PENDING: &str = include_str!("messages/pending.txt");
-
 /// Each piece is sent at once.
 const AT_ONCE: Manner = Manner { patience: Duration::from_secs(10), dribbles: false };
 
@@ -81,26 +78,10 @@ async fn it_is_the_same_byte_by_byte() {
     }
 }
 
-#[tokio::test]
-async fn what_is_pending_does_not_work_yet() {
-    let entries = table::entries(PENDING);
-    let failures = play(&entries, Manner { patience: Duration::from_secs(2), ..AT_ONCE }).await;
-    for entry in &entries {
-        let failure = failures.iter().find(|failure| failure.name == entry.name);
-        let failure = failure.unwrap_or_else(|| panic!("{} works: move it to its group", entry.name));
-        println!("pending: {} ({})\n{}", entry.name, entry.reason.as_deref().unwrap_or("?"), failure.why);
-    }
-}
-
 #[test]
 fn there_are_at_least_150_messages_and_each_has_its_own_name() {
-    let names: Vec<String> = GROUPS
-        .iter()
-        .map(|(_, text)| *text)
-        .chain([PENDING])
-        .flat_map(table::entries)
-        .map(|entry| entry.name)
-        .collect();
+    let names: Vec<String> =
+        GROUPS.iter().map(|(_, text)| *text).flat_map(table::entries).map(|entry| entry.name).collect();
     let unique: std::collections::BTreeSet<_> = names.iter().collect();
     assert_eq!(unique.len(), names.len(), "a name is there twice");
     assert!(names.len() >= 150, "{}", names.len());

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::request_body::BodyError;
 use crate::credential::{LeaseError, shell_word};
 use crate::dial::{DialError, ProxyFault};
 use crate::guard::Refused;
@@ -51,7 +50,7 @@ pub enum ProxyError {
     Framing(&'static str),
     /// The caller's body cannot be read.
     #[error("the body of the request is malformed or broke off")]
-    CallerBroke(#[source] hyper::Error),
+    CallerBroke,
     /// 101, and no request asks for it.
     #[error("the upstream switches protocols without being asked to")]
     Switched,
@@ -218,7 +217,7 @@ impl ProxyError {
                 "http_protocol_error",
                 "The upstream does not speak HTTP/2.",
             ),
-            Self::CallerBroke(_) => of(
+            Self::CallerBroke => of(
                 StatusCode::BAD_REQUEST,
                 "bad_request",
                 "http_request_error",
@@ -251,14 +250,6 @@ impl ProxyError {
         }
     }
 
-    /// Blames the caller where it was its body that the connection broke over.
-    pub(super) fn or_the_callers(self) -> Self {
-        match self {
-            Self::Closed(error) if is_of_body(&error) => Self::CallerBroke(error),
-            other => other,
-        }
-    }
-
     /// Is nothing of what the caller sends next to be believed?
     pub(super) fn ends_connection(&self) -> bool {
         matches!(
@@ -266,7 +257,7 @@ impl ProxyError {
             // After a CONNECT may already come what it would tunnel.
             Self::Refused(Refused::BadHost(_) | Refused::Method)
                 | Self::BadRequest(_)
-                | Self::CallerBroke(_)
+                | Self::CallerBroke
                 | Self::CallerStalled(_)
         )
     }
@@ -300,12 +291,6 @@ impl ProxyError {
             _ => None,
         }
     }
-}
-
-/// Did sending fail because the body could not be had?
-fn is_of_body(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<BodyError>());
-    error.is_user() && matches!(source, Some(BodyError::Callers(_)))
 }
 
 /// `error` of Proxy-Status for an egress proxy that opened no tunnel: it is the next hop.

@@ -21,8 +21,12 @@ pub struct Exchange {
     response_timeout: Cell<Option<Duration>>,
     /// While the body goes up: is it the caller's turn, or the upstream's?
     awaits_caller: Cell<bool>,
+    /// The caller's body broke off: the request can never be whole.
+    is_broken: Cell<bool>,
     /// While the answer goes down: a piece of it was handed on, and nobody asked for the next.
     is_handed: Cell<bool>,
+    /// HTTP/1.0: the end of the connection may be all that tells the end of the answer.
+    ends_by_closing: Cell<bool>,
     /// HTTP/2: the stream's request was answered.
     is_answered: Cell<bool>,
     /// Counts among the requests that are served at once.
@@ -94,7 +98,9 @@ impl Exchange {
             limits,
             response_timeout: Cell::new(None),
             awaits_caller: Cell::new(false),
+            is_broken: Cell::new(false),
             is_handed: Cell::new(false),
+            ends_by_closing: Cell::new(false),
             is_answered: Cell::new(false),
             place: RefCell::default(),
             tunnel: RefCell::default(),
@@ -128,6 +134,7 @@ impl Exchange {
     /// A request's header is whole; from here until [`Exchange::ends`] the exchange itself watches the alarm.
     pub(crate) fn begins(&self, place: Option<Place>) {
         self.place.replace(place);
+        self.is_broken.set(false);
         self.phase.set(Phase::Sending);
         self.alarm.clear();
     }
@@ -156,6 +163,16 @@ impl Exchange {
     /// The upstream would take more of the body, and the caller has sent none.
     pub(crate) fn request_waits(&self) {
         self.awaits_caller.set(true);
+    }
+
+    /// The caller's body broke off.
+    pub(crate) fn request_breaks(&self) {
+        self.is_broken.set(true);
+    }
+
+    /// Did it?
+    pub(crate) fn is_broken(&self) -> bool {
+        self.is_broken.get()
     }
 
     /// Is it the caller who keeps the body from moving?
@@ -188,6 +205,16 @@ impl Exchange {
         if self.is_handed.replace(false) {
             self.alarm.clear();
         }
+    }
+
+    /// The caller may take the end of the connection for the end of an answer.
+    pub fn may_end_by_closing(&self) {
+        self.ends_by_closing.set(true);
+    }
+
+    /// May the caller do so?
+    pub fn ends_by_closing(&self) -> bool {
+        self.ends_by_closing.get()
     }
 
     /// The stream's request is answered.

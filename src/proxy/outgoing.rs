@@ -5,11 +5,11 @@ use std::rc::Rc;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, Method, Request, Uri};
-use hyper::body::Incoming;
 
 use super::exchange::Exchange;
 use super::headers;
-use super::request_body::{Arriving, Kept, Manner, RequestBody};
+use super::incoming::Coming;
+use super::request_body::{Kept, Manner, RequestBody};
 use crate::config::{HttpVersion, Route};
 use crate::credential::Lease;
 
@@ -29,7 +29,7 @@ pub(crate) struct Outgoing {
 enum Body {
     None,
     /// To be streamed, and not to be sent again.
-    Once(Arriving),
+    Once(Coming),
     /// It has been given away.
     Gone,
     /// Kept while it passes.
@@ -40,7 +40,7 @@ impl Outgoing {
     pub(crate) fn new(
         head: Parts,
         target: PathAndQuery,
-        incoming: Incoming,
+        incoming: Coming,
         route: &Route,
         exchange: &Rc<Exchange>,
     ) -> Self {
@@ -49,7 +49,6 @@ impl Outgoing {
             HttpVersion::Http1 => false,
             HttpVersion::Http2 => true,
         };
-        let incoming = Arriving::new(incoming, head.version);
         let body = if incoming.is_end_stream() {
             Body::None
         } else {

@@ -10,13 +10,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::exchange::Exchange;
 use super::headers;
+use super::incoming::{Coming, CutShort};
 
 use self::reins::Hold;
 pub(crate) use self::reins::{Reins, sending};
@@ -49,10 +48,7 @@ pub(crate) struct CallersBody {
 pub(crate) enum BodyError {
     /// The caller's connection did.
     #[error(transparent)]
-    Callers(#[from] hyper::Error),
-    /// Its stream was reset before its end.
-    #[error("the body was cut off")]
-    CutOff,
+    Callers(#[from] CutShort),
     /// Its exchange is over.
     #[error("the exchange is over")]
     Over,
@@ -67,41 +63,11 @@ pub(crate) struct Manner {
     pub(crate) may_outlive: bool,
 }
 
-/// A caller's body as it comes.
-#[derive(Debug)]
-pub(crate) struct Arriving {
-    incoming: Incoming,
-    by_http2: bool,
-}
-
-impl Arriving {
-    pub(crate) fn new(incoming: Incoming, version: Version) -> Self {
-        Self { incoming, by_http2: version == Version::HTTP_2 }
-    }
-
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx).map_err(BodyError::from);
-        // hyper takes a reset without an error for an end. For a request it is none: half of it is another request.
-        if matches!(polled, Poll::Ready(None)) && self.by_http2 && !self.incoming.is_end_stream() {
-            return Poll::Ready(Some(Err(BodyError::CutOff)));
-        }
-        polled
-    }
-
-    pub(crate) fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    pub(crate) fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-}
-
 #[derive(Debug)]
 enum Source {
     /// Nothing more comes.
     Dry,
-    Own(Arriving),
+    Own(Coming),
     Kept(Rc<Kept>),
 }
 
@@ -109,7 +75,7 @@ enum Source {
 #[derive(Debug)]
 pub(crate) struct Kept {
     limit: usize,
-    incoming: RefCell<Arriving>,
+    incoming: RefCell<Coming>,
     passed: RefCell<Passed>,
 }
 
@@ -133,7 +99,7 @@ enum State {
 
 impl RequestBody {
     /// The caller's body, sent once.
-    pub(crate) fn once(incoming: Arriving, exchange: &Rc<Exchange>, manner: Manner) -> Self {
+    pub(crate) fn once(incoming: Coming, exchange: &Rc<Exchange>, manner: Manner) -> Self {
         Self::callers(VecDeque::new(), Source::Own(incoming), exchange, manner)
     }
 
@@ -171,7 +137,7 @@ impl RequestBody {
 
 impl Kept {
     /// Keeps at most `limit` bytes.
-    pub(crate) fn new(incoming: Arriving, limit: usize) -> Rc<Self> {
+    pub(crate) fn new(incoming: Coming, limit: usize) -> Rc<Self> {
         Rc::new(Self { limit, incoming: RefCell::new(incoming), passed: RefCell::default() })
     }
 
@@ -180,7 +146,7 @@ impl Kept {
         self.passed.borrow().state == State::Lost
     }
 
-    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let mut incoming = self.incoming.borrow_mut();
         let polled = incoming.poll_frame(cx);
         match &polled {
@@ -229,7 +195,7 @@ impl Passed {
 }
 
 impl Source {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         match self {
             Self::Dry => Poll::Ready(None),
             Self::Own(incoming) => incoming.poll_frame(cx),
@@ -288,9 +254,9 @@ impl CallersBody {
             Poll::Ready(Some(Ok(_))) => self.exchange.request_moves(),
             Poll::Ready(None) => self.exchange.request_sent(),
             Poll::Pending => self.exchange.request_waits(),
-            Poll::Ready(Some(Err(_))) => {}
+            Poll::Ready(Some(Err(_))) => self.exchange.request_breaks(),
         }
-        polled
+        polled.map_err(BodyError::from)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -9,8 +9,9 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::exchange::Exchange;
 use super::headers;
+use super::incoming::CutShort;
 use super::transactions::Opening;
-use super::upstream::{AnswerError, UpstreamBody};
+use super::upstream::UpstreamBody;
 
 /// The body of an answer to a caller. The exchange ends when it has left or is dropped.
 #[derive(Debug)]
@@ -45,12 +46,12 @@ impl Drop for ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = AnswerError;
+    type Error = CutShort;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let this = self.get_mut();
         match &mut this.kind {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),

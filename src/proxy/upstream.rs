@@ -28,7 +28,6 @@ use crate::config::{HttpVersion, Route};
 use crate::dial::{Stream, dial};
 use crate::tls::{Connector, HTTP_1, HTTP_2};
 
-pub use self::body::AnswerError;
 pub(crate) use self::body::UpstreamBody;
 
 /// No connection is used for longer: a name may lead elsewhere by then.
@@ -108,6 +107,15 @@ pub(crate) enum SendError {
 }
 
 impl SendError {
+    /// Whatever the connection says of it, a request whose body broke off failed by that.
+    fn told_by(self, exchange: &Exchange) -> Self {
+        if exchange.is_broken() { Self::Failed(ProxyError::CallerBroke) } else { self }
+    }
+
+    fn is_unsent(&self) -> bool {
+        matches!(self, Self::Stale { unsent: Some(_), .. })
+    }
+
     pub(crate) fn into_error(self) -> ProxyError {
         match self {
             Self::Stale { error, .. } | Self::Failed(error) => error,
@@ -161,7 +169,8 @@ impl Upstreams {
         let (head, mut body) = match way {
             Way::Http1(mut link, place) => {
                 http1::dress(&mut request);
-                let (answer, is_open) = link.send(request, route, exchange, made).await?;
+                let sent = link.send(request, route, exchange, made).await;
+                let (answer, is_open) = sent.map_err(|error| error.told_by(exchange))?;
                 if answer.status() == StatusCode::SWITCHING_PROTOCOLS
                     && !(asks_to_switch && http1::switches_to_websocket(&answer))
                 {
@@ -176,11 +185,11 @@ impl Upstreams {
                 let answer = match streaming.send(request, route, exchange, made).await {
                     Ok(answer) => answer,
                     Err(error) => {
-                        // A request that never left takes its body along.
-                        if !matches!(error, SendError::Stale { unsent: Some(_), .. }) {
+                        // A request that is given back unsent still has its body to send.
+                        if !error.is_unsent() {
                             reins.as_ref().inspect(|reins| reins.end());
                         }
-                        return Err(error);
+                        return Err(error.told_by(exchange));
                     }
                 };
                 let (head, incoming) = answer.into_parts();

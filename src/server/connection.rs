@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use http::Request;
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -15,7 +15,7 @@ use tracing::trace;
 
 use super::http2;
 use super::listen::Accepted;
-use super::opening::{self, Version};
+use super::opening;
 use super::service::Service;
 use super::stream::{Opened, Watched};
 use crate::config::ListenId;
@@ -29,8 +29,8 @@ pub(super) async fn serve(Accepted { stream, listener }: Accepted, service: Rc<S
     let exchange = Exchange::new(&service.ticker, service.times);
     let tls = service.proxy.listener_tls(listener).map(|tls| TlsAcceptor::from(tls.current()));
     match opening::open(stream, tls, &exchange, &service.draining).await {
-        Ok(Some((opened, Version::Http1))) => http1(opened, listener, &service, exchange).await,
-        Ok(Some((opened, Version::Http2))) => {
+        Ok(Some((opened, opening::Version::Http1))) => http1(opened, listener, &service, exchange).await,
+        Ok(Some((opened, opening::Version::Http2))) => {
             drop(exchange);
             Box::pin(http2::serve(opened, listener, service)).await;
         }
@@ -40,8 +40,11 @@ pub(super) async fn serve(Accepted { stream, listener }: Accepted, service: Rc<S
 }
 
 async fn http1(opened: Opened, listener: ListenId, service: &Rc<Service>, exchange: Rc<Exchange>) {
-    let io = TokioIo::new(Watched { opened, exchange: Rc::clone(&exchange) });
+    let io = TokioIo::new(Watched::new(opened, &exchange));
     let handler = service_fn(|request: Request<Incoming>| {
+        if request.version() == Version::HTTP_10 {
+            exchange.may_end_by_closing();
+        }
         let (service, exchange) = (Rc::clone(service), Rc::clone(&exchange));
         async move { Ok::<_, Infallible>(service.proxy.serve(request, listener, &exchange).await) }
     });

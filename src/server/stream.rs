@@ -4,8 +4,10 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
@@ -34,6 +36,19 @@ impl Stream {
                 UnixStream::from_std(stream).map(Self::Unix)
             }
         }
+    }
+}
+
+impl Stream {
+    /// Is a drop to reset it? A Unix socket cannot be.
+    fn breaks_when_dropped(&self, breaks: bool) {
+        let tcp = match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+            Self::Unix(_) => return,
+        };
+        // It fails where the connection is gone already.
+        let _ = sockopt::set_socket_linger(tcp, breaks.then_some(Duration::ZERO));
     }
 }
 
@@ -94,10 +109,26 @@ impl AsyncWrite for Opened {
     }
 }
 
-/// A stream whose exchange is told when bytes come.
+/// A stream whose exchange is told when bytes come. Where the caller may take the end of the connection for the end of
+/// an answer, one that breaks off is reset, however that comes about (RFC 9112 §8).
 pub(super) struct Watched {
     pub(super) opened: Opened,
-    pub(super) exchange: Rc<Exchange>,
+    exchange: Rc<Exchange>,
+    /// Is it reset if it is dropped as it is?
+    breaks: bool,
+}
+
+impl Watched {
+    pub(super) fn new(opened: Opened, exchange: &Rc<Exchange>) -> Self {
+        Self { opened, exchange: Rc::clone(exchange), breaks: false }
+    }
+
+    fn writes(&mut self) {
+        if !self.breaks && self.exchange.ends_by_closing() {
+            self.breaks = true;
+            self.opened.stream.breaks_when_dropped(true);
+        }
+    }
 }
 
 impl AsyncRead for Watched {
@@ -114,7 +145,9 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().opened).poll_write(cx, buf)
+        let this = self.get_mut();
+        this.writes();
+        Pin::new(&mut this.opened).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -122,7 +155,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().opened).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        this.writes();
+        Pin::new(&mut this.opened).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -134,6 +169,10 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().opened).poll_shutdown(cx)
+        let this = self.get_mut();
+        if std::mem::take(&mut this.breaks) {
+            this.opened.stream.breaks_when_dropped(false);
+        }
+        Pin::new(&mut this.opened).poll_shutdown(cx)
     }
 }

@@ -20,7 +20,6 @@
 //! | `failed STATUS CODE ERROR TEXT` | short for another answer of its own: `Sidekey-Error`, error of `Proxy-Status`, text |
 //! | `requests N` | the upstream receives N whole requests; else at most one is allowed |
 //! | `together` | what becomes of it depends on its bytes coming together |
-//! | `pending TEXT` | why it does not work yet |
 //! | `; …` | a comment |
 //!
 //! Consecutive lines with the same arrow are one piece, sent in one write; an empty line ends it. Each line stands for
@@ -43,8 +42,6 @@ pub(crate) struct Entry {
     pub(crate) requests: Option<usize>,
     /// Does it depend on its bytes coming together?
     pub(crate) together: bool,
-    /// Why it does not work yet.
-    pub(crate) reason: Option<String>,
 }
 
 /// One thing that happens.
@@ -81,13 +78,7 @@ pub(crate) fn entries(text: &str) -> Vec<Entry> {
     let mut open = false;
     for line in text.lines() {
         if let Some(name) = line.strip_prefix("# ") {
-            entries.push(Entry {
-                name: name.to_owned(),
-                steps: Vec::new(),
-                requests: None,
-                together: false,
-                reason: None,
-            });
+            entries.push(Entry { name: name.to_owned(), steps: Vec::new(), requests: None, together: false });
             open = false;
             continue;
         }
@@ -169,7 +160,6 @@ impl Entry {
             }
             "requests" => self.requests = Some(rest.parse().expect("a number of requests")),
             "together" => self.together = true,
-            "pending" => self.reason = Some(rest.to_owned()),
             _ => panic!("in {}: what is {word}?", self.name),
         }
     }

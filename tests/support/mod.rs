@@ -10,6 +10,7 @@ pub(crate) mod egress_proxy;
 pub(crate) mod faulty;
 #[cfg(feature = "demo")]
 pub(crate) mod frames;
+pub(crate) mod got;
 #[cfg(feature = "demo")]
 pub(crate) mod http2;
 #[cfg(feature = "demo")]
@@ -163,7 +164,7 @@ async fn more(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> bo
     stream.read_buf(buffer).await.is_ok_and(|read| read > 0)
 }
 
-fn find(within: &[u8], what: &[u8]) -> Option<usize> {
+pub(crate) fn find(within: &[u8], what: &[u8]) -> Option<usize> {
     within.windows(what.len()).position(|window| window == what)
 }
 

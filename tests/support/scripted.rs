@@ -79,3 +79,48 @@ pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
 pub(crate) async fn say(stream: &mut TcpStream, bytes: impl AsRef<[u8]>) {
     let _ = stream.write_all(bytes.as_ref()).await;
 }
+
+/// How a connection is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// By FIN: what was sent before arrives, and no more comes.
+    Close,
+    /// By RST.
+    Reset,
+}
+
+/// Cuts a connection.
+pub(crate) async fn cut(mut stream: TcpStream, how: How) {
+    match how {
+        How::Close => {
+            let _ = stream.shutdown().await;
+            // Dropped with something unread, it would be reset.
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        }
+        How::Reset => stream.set_zero_linger().expect("a socket"),
+    }
+}
+
+/// Reads one request with its body; none when the peer was gone before it was whole. Bytes behind it are lost.
+pub(crate) async fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut request = Vec::new();
+    while !is_whole(&request) {
+        match stream.read_buf(&mut request).await {
+            Ok(read) if read > 0 => {}
+            _ => return None,
+        }
+    }
+    Some(request)
+}
+
+/// Is it a whole request, of the framings that sidekey sends?
+pub(crate) fn is_whole(request: &[u8]) -> bool {
+    let Some(end) = super::find(request, b"\r\n\r\n") else { return false };
+    let (head, body) = request.split_at(end + 4);
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    if head.contains("transfer-encoding: chunked") {
+        return super::got::dechunk(body).1.is_some();
+    }
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    body.len() >= length.unwrap_or(0)
+}

@@ -1,17 +1,18 @@
 //! An upstream's answer on its way to the caller.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http::Version;
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::Upstreams;
 use super::http1::Link;
 use super::http2::Streaming;
 use super::places::Place;
+use crate::proxy::incoming::{Coming, CutShort};
 use crate::proxy::request_body::Reins;
 use crate::proxy::tunnel::Tunnel;
 
@@ -19,7 +20,7 @@ use crate::proxy::tunnel::Tunnel;
 /// exchange is cancelled.
 #[derive(Debug)]
 pub(crate) struct UpstreamBody {
-    incoming: Incoming,
+    incoming: Coming,
     via: Via,
     /// The upstream has answered without the request's body, which nobody will read.
     pub(crate) leaves_request: bool,
@@ -31,18 +32,6 @@ enum Via {
     Http1 { link: Option<Box<Link>>, is_open: bool, home: Rc<Upstreams>, index: usize, place: Option<Place> },
     /// The connection drives itself. What is still to come of the request is of no use once its answer is gone.
     Http2 { _streaming: Streaming, reins: Option<Reins> },
-}
-
-/// Why an answer's body broke off. Its cause is told but not passed on as such: what the upstream says of its stream,
-/// that it was refused for one, is not to be said of the caller's.
-#[derive(Debug, thiserror::Error)]
-pub enum AnswerError {
-    /// The upstream's connection did.
-    #[error("the answer broke off: {}", crate::telemetry::chain(.0))]
-    Upstream(hyper::Error),
-    /// The upstream reset its stream before its end.
-    #[error("the answer was cut off")]
-    CutOff,
 }
 
 impl Drop for UpstreamBody {
@@ -63,14 +52,13 @@ impl UpstreamBody {
         place: Option<Place>,
     ) -> Self {
         let home = Rc::clone(home);
-        Self {
-            incoming,
-            via: Via::Http1 { link: Some(link), is_open, home, index, place },
-            leaves_request: false,
-        }
+        let incoming = Coming::new(incoming, Version::HTTP_11);
+        let via = Via::Http1 { link: Some(link), is_open, home, index, place };
+        Self { incoming, via, leaves_request: false }
     }
 
     pub(super) fn http2(incoming: Incoming, streaming: Streaming, reins: Option<Reins>) -> Self {
+        let incoming = Coming::new(incoming, Version::HTTP_2);
         Self { incoming, via: Via::Http2 { _streaming: streaming, reins }, leaves_request: false }
     }
 
@@ -91,16 +79,12 @@ impl UpstreamBody {
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        let mut polled = Pin::new(&mut self.incoming).poll_frame(cx);
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        let mut polled = self.incoming.poll_frame(cx);
         if polled.is_pending() && self.drive(cx) {
-            polled = Pin::new(&mut self.incoming).poll_frame(cx);
+            polled = self.incoming.poll_frame(cx);
         }
         let ended = match &polled {
-            // hyper takes a reset without an error for an end.
-            Poll::Ready(None) if self.by_http2() && !self.incoming.is_end_stream() => {
-                return Poll::Ready(Some(Err(AnswerError::CutOff)));
-            }
             Poll::Ready(None) => true,
             Poll::Ready(Some(Ok(_))) => self.incoming.is_end_stream(),
             Poll::Ready(Some(Err(_))) | Poll::Pending => false,
@@ -108,11 +92,7 @@ impl UpstreamBody {
         if ended {
             self.finish(cx);
         }
-        polled.map_err(AnswerError::Upstream)
-    }
-
-    fn by_http2(&self) -> bool {
-        matches!(self.via, Via::Http2 { .. })
+        polled
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
