@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -15,12 +15,7 @@ use sidekey::credential::Keeper;
 use sidekey::demo::standins::Aura;
 use sidekey::demo::standins::Fault;
 use support::running::eventually;
-use support::{get, send};
-
-/// An address that nobody listens on at the moment; commands must know it beforehand.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
+use support::{free, get, send};
 
 /// A running binary with its own configuration and runtime folder; killed when dropped.
 struct Instance {

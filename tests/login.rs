@@ -19,16 +19,11 @@ use sidekey::demo::standins::authorization::{Consent, Registration};
 use sidekey::demo::standins::{AuthorizationServer, Fault, Neon};
 use support::browser::Browser;
 use support::running::{config, eventually};
-use support::{Reply, get, send};
+use support::{Reply, free, free_at_localhost, get, send};
 use tokio::net::TcpStream;
 use url::Url;
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
-
-/// An address that nobody listens on at the moment; redirect URIs are written down beforehand.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 /// A sidekey in this process, with its admin listener, in front of Neon with an authorization server.
 struct Site {
@@ -52,7 +47,7 @@ impl Site {
 
     /// Browsers come back to a port of the credential's own.
     async fn at_own_port(more: &str) -> Self {
-        let redirect = format!("http://localhost:{}/api/auth/callback/neon", free().port());
+        let redirect = format!("http://localhost:{}/api/auth/callback/neon", free_at_localhost().port());
         Self::start(free(), &redirect, more).await
     }
 
@@ -215,7 +210,7 @@ async fn a_redirect_port_of_its_own_is_open_while_a_login_needs_it() {
 
 #[tokio::test]
 async fn the_link_leads_to_the_host_of_the_redirect_uri_before_it_counts() {
-    let admin = free();
+    let admin = free_at_localhost();
     let redirect = format!("http://localhost:{}/callback", admin.port());
     let site = Site::start(admin, &redirect, "").await;
     let begun = site.begin("default").await;

@@ -11,14 +11,10 @@ use std::process::{Output, Stdio};
 use sidekey::demo::standins::authorization::{Consent, Registration};
 use sidekey::demo::standins::{AuthorizationServer, Fault, Neon};
 use support::browser::Browser;
-use support::get;
 use support::running::{eventually, patiently};
+use support::{free, free_at_localhost, get};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
-
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 /// A folder with a configuration, and what it talks to.
 struct Place {
@@ -32,7 +28,7 @@ struct Place {
 impl Place {
     async fn new(store: &str, more: &str) -> Self {
         let (admin, listen) = (free(), free());
-        let redirect = format!("http://127.0.0.1:{}/callback", free().port());
+        let redirect = format!("http://{}/callback", free());
         Self::with_redirect(admin, listen, &redirect, store, more).await
     }
 
@@ -183,7 +179,7 @@ async fn a_login_without_an_instance_is_there_when_one_starts() {
 
 #[tokio::test]
 async fn a_login_through_the_running_instance_counts_at_once() {
-    let admin = free();
+    let admin = free_at_localhost();
     let redirect = format!("http://localhost:{}/callback", admin.port());
     let place = Place::with_redirect(admin, free(), &redirect, MEMORY, "").await;
     let _instance = place.run().await;

@@ -24,6 +24,7 @@ pub(crate) mod scripted;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -229,6 +230,22 @@ pub(crate) async fn try_send(
     let reply = answered.await.expect("an answer in time");
     connection.abort();
     reply
+}
+
+/// An address that nobody else binds until this test does: on a loopback address of its own, where no connection of
+/// others has its end, as it might at a port of 127.0.0.1 that was free a moment ago.
+pub(crate) fn free() -> SocketAddr {
+    static TAKEN: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let second = 1 + TAKEN.fetch_add(1, Ordering::Relaxed) % 60;
+    let listener =
+        std::net::TcpListener::bind(SocketAddr::from(([127, second, high, low], 0))).expect("a port");
+    listener.local_addr().expect("bound")
+}
+
+/// The same at `localhost`, for what is known by that name: free at the moment.
+pub(crate) fn free_at_localhost() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound")
 }
 
 /// `Basic` and base64 of `user:password`.
