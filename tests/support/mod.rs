@@ -24,7 +24,7 @@ pub(crate) mod scripted;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -243,9 +243,18 @@ pub(crate) fn free() -> SocketAddr {
     listener.local_addr().expect("bound")
 }
 
-/// The same at `localhost`, for what is known by that name: free at the moment.
+/// The same at `localhost`, for what is known by that name: at a port below those that the system gives to connections.
 pub(crate) fn free_at_localhost() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound")
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let begin = u16::from_be_bytes([high, low]);
+    loop {
+        let next = TAKEN.fetch_add(1, Ordering::Relaxed).wrapping_add(begin);
+        let address = SocketAddr::from(([127, 0, 0, 1], 20_000 + next % 12_000));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// `Basic` and base64 of `user:password`.
