@@ -72,7 +72,7 @@ impl Server {
             // A worker that cannot start would be handed connections all the same.
             stood.recv().map_err(|_| std::io::Error::other("a worker has no event queue"))?;
         }
-        let limit = settings.limits.connections.unwrap_or(usize::MAX);
+        let limit = shed::limit(settings.limits.connections);
         server.spawn("acceptor".to_owned(), move || accept_all(&bound, &Gates { gates, limit }, &stopped))?;
         Ok(server)
     }
