@@ -189,7 +189,6 @@ impl Proxy {
         }
         let opening = self.note_transaction(index, step, answer.status(), lease);
         let (mut head, body) = answer.into_parts();
-        if !route.preserve_header_case {}
         // Ours, not the upstream's (RFC 9112 §2.3); the server adapts it to the caller's.
         head.version = Version::HTTP_11;
         headers::to_caller(&mut head.headers, route.provider);
