@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
     HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::{Method, Version};
@@ -99,8 +99,12 @@ pub fn asks_first(headers: &HeaderMap) -> bool {
 }
 
 /// Makes a request of HTTP/2 one that can be judged and forwarded as one of HTTP/1.1: its authority is its Host
-/// (RFC 9113 §8.3.1), and its cookies are one field (§8.2.3).
+/// (RFC 9113 §8.3.1), its cookies are one field (§8.2.3), and trailers may follow (§8.1).
 pub fn of_http2(head: &mut Parts) {
+    if head.headers.contains_key(TRAILER) {
+        // In HTTP/1.1, nothing can follow a body of known length.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     if !head.headers.contains_key(HOST)
         && let Some(authority) = head.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
@@ -117,6 +121,13 @@ pub fn of_http2(head: &mut Parts) {
         if let Ok(whole) = HeaderValue::from_maybe_shared(Bytes::from(whole)) {
             head.headers.insert(COOKIE, whole);
         }
+    }
+}
+
+/// Frames a body that trailers are announced to follow so that they can (RFC 9112 §7.1.2).
+pub fn with_trailers(headers: &mut HeaderMap) {
+    if headers.contains_key(TRAILER) && !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
@@ -440,5 +451,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_body_that_trailers_are_announced_to_follow_is_chunked() {
+        let framed = |version, lines: &[(&'static str, &'static str)]| {
+            let mut request = http::Request::post("/").version(version);
+            for (name, value) in lines {
+                request = request.header(*name, *value);
+            }
+            let mut head = request.body(()).unwrap().into_parts().0;
+            if version == Version::HTTP_2 {
+                of_http2(&mut head);
+            }
+            with_trailers(&mut head.headers);
+            let has = |name| head.headers.contains_key(name);
+            (has(CONTENT_LENGTH), has(TRANSFER_ENCODING))
+        };
+        let length = ("content-length", "5");
+        let announced = ("trailer", "x-sum");
+        assert_eq!(framed(Version::HTTP_2, &[length, announced]), (false, true));
+        assert_eq!(framed(Version::HTTP_2, &[announced]), (false, true));
+        assert_eq!(framed(Version::HTTP_2, &[length]), (true, false));
+        // Its length is its caller's word that nothing follows.
+        assert_eq!(framed(Version::HTTP_11, &[length, announced]), (true, false));
+        assert_eq!(framed(Version::HTTP_11, &[announced]), (false, true));
     }
 }

@@ -147,6 +147,9 @@ pub(super) fn dress(request: &mut Request<RequestBody>) {
         *request.uri_mut() = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
     }
     headers::for_http1(request.headers_mut());
+    if !http_body::Body::is_end_stream(request.body()) {
+        headers::with_trailers(request.headers_mut());
+    }
 }
 
 /// Is it an answer to a WebSocket's handshake (RFC 6455 §4.2.2)?
