@@ -2,6 +2,7 @@
 
 mod connection;
 mod http2;
+mod lingering;
 mod listen;
 mod opening;
 mod shed;

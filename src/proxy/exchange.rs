@@ -22,6 +22,8 @@ pub struct Exchange {
     response_timeout: Cell<Option<Duration>>,
     /// While the body goes up: is it the caller's turn, or the upstream's?
     awaits_caller: Cell<bool>,
+    /// The request has a body, and nobody has taken all of it.
+    leaves_body: Cell<bool>,
     /// While the answer goes down: a piece of it was handed on, and nobody asked for the next.
     is_handed: Cell<bool>,
     /// HTTP/2: the stream's request was answered.
@@ -105,6 +107,7 @@ impl Exchange {
             limits,
             response_timeout: Cell::new(None),
             awaits_caller: Cell::new(false),
+            leaves_body: Cell::new(false),
             is_handed: Cell::new(false),
             is_answered: Cell::new(false),
             place: RefCell::default(),
@@ -137,8 +140,9 @@ impl Exchange {
     }
 
     /// A request's header is whole; from here until [`Exchange::ends`] the exchange itself watches the alarm.
-    pub(crate) fn begins(&self, place: Option<Place>) {
+    pub(crate) fn begins(&self, place: Option<Place>, has_body: bool) {
         self.place.replace(place);
+        self.leaves_body.set(has_body);
         self.phase.set(Phase::Sending);
         self.alarm.clear();
     }
@@ -176,6 +180,7 @@ impl Exchange {
 
     /// The request is whole and on its way.
     pub(crate) fn request_sent(&self) {
+        self.leaves_body.set(false);
         if self.phase.get() == Phase::Sending {
             self.phase.set(Phase::Waiting);
             self.alarm.set_or_clear(self.response_timeout.get());
@@ -209,6 +214,11 @@ impl Exchange {
     /// Was the stream's request answered?
     pub fn is_answered(&self) -> bool {
         self.is_answered.get()
+    }
+
+    /// Was the last request answered before all of its body was taken?
+    pub fn leaves_body(&self) -> bool {
+        self.leaves_body.get()
     }
 
     /// After its answer, 101, the connection is one end of this tunnel.
