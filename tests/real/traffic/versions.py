@@ -17,6 +17,7 @@ from . import lab
 MIB = 1 << 20
 LARGE = number("LARGE_MIB", 16) * MIB
 REFUSED = 32 * MIB
+ROUNDS = 5
 
 
 def suite_curl_versions(directory, tools):
@@ -165,6 +166,20 @@ def unseen(sidekey, origin, certificates, route, upload, nghttp):
     judge(f"an upload to {route} that asks first, and is wanted", {
         "curl ends well": code == 0, "100 Continue": "100 Continue" in err,
         "every byte": code == 0 and json.loads(out)["bytes"] == REFUSED}, f"{code} {err[-800:]}")
+    caller = lab.callers(certificates)[0]
+    for words in ["-T", large], ["-T", "-"]:
+        wrong = []
+        for turn in range(ROUNDS):
+            mark = f"unasked-{route.replace(' ', '-')}-{words[1] == '-'}-{turn}"
+            with large.open("rb") as stdin:
+                code, out, err = lab.curl(caller, "-H", "Expect:", "-w", "%{http_code}", *words,
+                                          f"{base}/refuse/413?{mark}", stdin=stdin)
+            origin.ask({"refused": mark})
+            if code or not out.endswith(b"413"):
+                wrong.append((code, out, err))
+        kind = "of unknown length " if words[1] == "-" else ""
+        check(f"{caller.name} to {route}: {ROUNDS} uploads {kind}that do not ask, refused at once, are answered",
+              not wrong, wrong)
     status, sent, found = of_nghttp([nghttp, "-v", "-d", large, f"{base}/refuse/413?plain-{route.replace(' ', '-')}"])
     came = origin.ask({"refused": f"plain-{route.replace(' ', '-')}"})
     figure(f"HTTP/2 to {route}, not asked first: answered {status}; {sent} of {REFUSED} bytes left the caller, "
