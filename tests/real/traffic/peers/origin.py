@@ -109,6 +109,9 @@ class Http1:
     async def end(self):
         self.writer.write(b"0\r\n\r\n")
 
+    def stop(self):
+        """Wants no more of a body that nobody asked about: only HTTP/2 can say so."""
+
     async def stray(self):
         """Bytes that still come once the request is refused."""
         count = 0
@@ -177,6 +180,13 @@ class Http2:
     async def end(self):
         self.connection.h2.end_stream(self.number)
         self.connection.flush()
+
+    def stop(self):
+        # As servers do (RFC 9113 §8.1). One that was asked about must not come anyway, and is waited for.
+        if not self.asked:
+            self.connection.h2.reset_stream(self.number)
+            self.connection.flush()
+            self.over.set()
 
     async def stray(self):
         with contextlib.suppress(asyncio.TimeoutError):
@@ -269,6 +279,7 @@ class Origin:
         first, _, rest = path.lstrip("/").partition("/")
         if first == "refuse":
             await exchange.answer(int(rest), "text/plain", b"refused\n")
+            exchange.stop()
             self.waited(query).set_result(await exchange.stray())
             raise Gone
         if first == "events":
