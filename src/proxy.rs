@@ -139,7 +139,7 @@ impl Proxy {
     ) -> Response<ResponseBody> {
         let place = Place::among(&self.running, self.max_running);
         let is_too_much = place.is_none();
-        exchange.begins(place);
+        exchange.begins(place, !http_body::Body::is_end_stream(request.body()));
         let (mut head, body) = request.into_parts();
         if head.version == Version::HTTP_2 {
             headers::of_http2(&mut head);

@@ -3,6 +3,7 @@
 mod connection;
 mod files;
 mod http2;
+mod lingering;
 mod listen;
 mod opening;
 mod service;

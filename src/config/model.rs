@@ -64,7 +64,7 @@ pub struct Server {
 /// How much callers may take at once; each at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of all callers; none: as many as the process may open.
+    /// Connections of all callers; none: as many as the files that the process may open allow.
     pub connections: Option<usize>,
     /// Requests of all callers.
     pub requests: usize,

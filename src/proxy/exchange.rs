@@ -23,6 +23,8 @@ pub struct Exchange {
     awaits_caller: Cell<bool>,
     /// The caller's body broke off: the request can never be whole.
     is_broken: Cell<bool>,
+    /// The request has a body, and nobody has taken all of it.
+    leaves_body: Cell<bool>,
     /// While the answer goes down: a piece of it was handed on, and nobody asked for the next.
     is_handed: Cell<bool>,
     /// HTTP/1.0: the end of the connection may be all that tells the end of the answer.
@@ -99,6 +101,7 @@ impl Exchange {
             response_timeout: Cell::new(None),
             awaits_caller: Cell::new(false),
             is_broken: Cell::new(false),
+            leaves_body: Cell::new(false),
             is_handed: Cell::new(false),
             ends_by_closing: Cell::new(false),
             is_answered: Cell::new(false),
@@ -132,9 +135,10 @@ impl Exchange {
     }
 
     /// A request's header is whole; from here until [`Exchange::ends`] the exchange itself watches the alarm.
-    pub(crate) fn begins(&self, place: Option<Place>) {
+    pub(crate) fn begins(&self, place: Option<Place>, has_body: bool) {
         self.place.replace(place);
         self.is_broken.set(false);
+        self.leaves_body.set(has_body);
         self.phase.set(Phase::Sending);
         self.alarm.clear();
     }
@@ -182,6 +186,7 @@ impl Exchange {
 
     /// The request is whole and on its way.
     pub(crate) fn request_sent(&self) {
+        self.leaves_body.set(false);
         if self.phase.get() == Phase::Sending {
             self.phase.set(Phase::Waiting);
             self.alarm.set_or_clear(self.response_timeout.get());
@@ -225,6 +230,11 @@ impl Exchange {
     /// Was the stream's request answered?
     pub fn is_answered(&self) -> bool {
         self.is_answered.get()
+    }
+
+    /// Was the last request answered before all of its body was taken?
+    pub fn leaves_body(&self) -> bool {
+        self.leaves_body.get()
     }
 
     /// After its answer, 101, the connection is one end of this tunnel.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
     HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::{Method, Version};
@@ -97,8 +97,12 @@ pub fn asks_first(headers: &HeaderMap) -> bool {
 }
 
 /// Makes a request of HTTP/2 one that can be judged and forwarded as one of HTTP/1.1: its authority is its Host
-/// (RFC 9113 §8.3.1), and its cookies are one field (§8.2.3).
+/// (RFC 9113 §8.3.1), its cookies are one field (§8.2.3), and trailers may follow (§8.1).
 pub fn of_http2(head: &mut Parts) {
+    if head.headers.contains_key(TRAILER) {
+        // In HTTP/1.1, nothing can follow a body of known length.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     if !head.headers.contains_key(HOST)
         && let Some(authority) = head.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
@@ -115,6 +119,14 @@ pub fn of_http2(head: &mut Parts) {
         if let Ok(whole) = HeaderValue::from_maybe_shared(Bytes::from(whole)) {
             head.headers.insert(COOKIE, whole);
         }
+    }
+}
+
+/// Says how a body is framed where hyper would frame it otherwise, or not send it: chunked if its length is not known,
+/// and if trailers are announced to follow, which they cannot behind a length (RFC 9112 §7.1.2).
+pub fn frame_for_http1(headers: &mut HeaderMap, is_length_known: bool) {
+    if !headers.contains_key(CONTENT_LENGTH) && (!is_length_known || headers.contains_key(TRAILER)) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::trace;
 
 use super::http2;
+use super::lingering;
 use super::listen::Accepted;
 use super::opening;
 use super::service::Service;
@@ -61,7 +62,7 @@ async fn http1(opened: Opened, listener: ListenId, service: &Rc<Service>, exchan
     }
     builder.preserve_header_case(service.proxy.keeps_header_case(listener));
     let mut connection = builder.serve_connection(io, handler);
-    let mut told_to_end = false;
+    let (mut told_to_end, mut was_overdue) = (false, false);
     let ended = std::future::poll_fn(|cx| {
         if service.draining.get() && !told_to_end {
             told_to_end = true;
@@ -70,11 +71,14 @@ async fn http1(opened: Opened, listener: ListenId, service: &Rc<Service>, exchan
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(ended);
         }
-        let overdue = exchange.is_overdue(cx) && exchange.is_callers_turn();
-        if overdue { Poll::Ready(Ok(())) } else { Poll::Pending }
+        was_overdue = exchange.is_overdue(cx) && exchange.is_callers_turn();
+        if was_overdue { Poll::Ready(Ok(())) } else { Poll::Pending }
     });
     if let Err(error) = ended.await {
         return trace!(%error, "a connection broke off");
+    }
+    if was_overdue {
+        return;
     }
     if let Some(tunnel) = exchange.take_tunnel() {
         let parts = connection.into_parts();
@@ -83,5 +87,8 @@ async fn http1(opened: Opened, listener: ListenId, service: &Rc<Service>, exchan
         // What came behind the request belongs to the tunnel already.
         callers.ahead = [parts.read_buf, callers.ahead].concat().into();
         tunnel.join(callers).await;
+    } else if exchange.leaves_body() {
+        let opened = connection.into_parts().io.into_inner().opened;
+        Box::pin(lingering::linger(opened)).await;
     }
 }

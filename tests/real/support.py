@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 SIDEKEY = os.environ.get("SIDEKEY", str(TARGET / "release" / "sidekey"))
 EXAMPLES = TARGET / "debug" / "examples"
-PACKAGES = ["requests", "neo4j>=6.4", "aiohttp", "urllib3"]
+PACKAGES = ["requests", "neo4j>=6.4", "aiohttp", "urllib3", "websockets", "grpcio", "h2"]
 
 # Most suites never ask the admin listener, and its usual port may be taken.
 WITHOUT_ADMIN = {**os.environ, "SIDEKEY_ADMIN": "false"}
@@ -65,6 +65,22 @@ def number(name, otherwise):
     return int(os.environ.get(name, otherwise))
 
 
+def load(*arguments):
+    """Runs the load generator; what it found."""
+    ran = command(EXAMPLES / "load", *arguments, stdout=subprocess.PIPE, check=True)
+    found = json.loads(ran.stdout)
+    rate = found["requests"] / found["seconds"]
+    say(f"        {found['requests']} requests in {found['seconds']:.1f} s, {rate:.0f}/s, "
+        f"{found['milliseconds']} ms, {found['statuses']}")
+    for body, count in {**found["bodies"], **found["broken"]}.items():
+        say(f"        {count} × {body}")
+    return found
+
+
+def all_well(found):
+    return not found["broken"] and found["statuses"] == {"200": found["requests"]} and found["requests"] > 0
+
+
 class Process:
     """A child that ends with the suite."""
 
@@ -92,16 +108,16 @@ class Process:
 class Sidekey(Process):
     """A running sidekey."""
 
-    def __init__(self, directory, config, *arguments, quiet=False, env=None):
+    def __init__(self, directory, config, *arguments, quiet=False, env=None, wrapper=()):
         self.file = pathlib.Path(directory) / "sidekey.toml"
         self.file.write_text(config)
         self.log_file = pathlib.Path(directory) / "sidekey.log"
         self.log = self.log_file.open("a+")
-        super().__init__(SIDEKEY, "run", "-c", self.file, *arguments, quiet=quiet, env=env or WITHOUT_ADMIN,
+        super().__init__(*wrapper, SIDEKEY, "run", "-c", self.file, *arguments, quiet=quiet, env=env or WITHOUT_ADMIN,
                          stdout=subprocess.PIPE, stderr=self.log)
         self.addresses = []
         for line in self.child.stdout:
-            if found := re.match(r"listening on (127\.0\.0\.1:\d+)", line):
+            if found := re.match(r"listening on (?:https://)?(127\.0\.0\.1:\d+)", line):
                 self.addresses.append(found[1])
             elif line.startswith("route "):
                 break
@@ -120,6 +136,10 @@ class Sidekey(Process):
         """Its whole log."""
         return self.log_file.read_text()
 
+    def files(self):
+        """How many files it has open, sockets among them."""
+        return len(os.listdir(f"/proc/{self.child.pid}/fd"))
+
     def memory(self):
         """KiB resident now, and at most so far."""
         status = pathlib.Path(f"/proc/{self.child.pid}/status").read_text()
@@ -135,6 +155,22 @@ class Sidekey(Process):
         check("nothing in sidekey panicked", "panicked" not in log, "see its log above")
 
 
+class Standins(Process):
+    """Aura, Neo4j and Neon, in one process of their own."""
+
+    def __init__(self, *arguments):
+        super().__init__(EXAMPLES / "standins", *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.urls = json.loads(self.child.stdout.readline())
+
+    def tell(self, line):
+        self.child.stdin.write(line + "\n")
+        self.child.stdin.flush()
+        return json.loads(self.child.stdout.readline())
+
+    def stats(self):
+        return self.tell("stats")
+
+
 class Tools:
     """What a suite needs installed, installed when the first one asks for it."""
 
@@ -143,7 +179,7 @@ class Tools:
 
     @functools.cached_property
     def python(self):
-        """A Python with the packages of the provider suites."""
+        """A Python with the packages of the suites."""
         python = self.temporary / "venv" / "bin" / "python"
         # Debian's Python comes without what makes virtual environments.
         if not importlib.util.find_spec("ensurepip"):

@@ -167,6 +167,33 @@ fn answers_lose_what_opens_them_to_web_pages() {
     assert_eq!(lines(&headers), ["neo4j-cluster-affinity: node-1", "set-cookie: a=1", "set-cookie: b=2"]);
 }
 
+#[test]
+fn a_body_that_trailers_are_announced_to_follow_is_chunked() {
+    let framed = |version, is_length_known, lines: &[(&'static str, &'static str)]| {
+        let mut request = http::Request::post("/").version(version);
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        let mut head = request.body(()).unwrap().into_parts().0;
+        if version == Version::HTTP_2 {
+            of_http2(&mut head);
+        }
+        frame_for_http1(&mut head.headers, is_length_known);
+        let has = |name| head.headers.contains_key(name);
+        (has(CONTENT_LENGTH), has(TRANSFER_ENCODING))
+    };
+    let length = ("content-length", "5");
+    let announced = ("trailer", "x-sum");
+    assert_eq!(framed(Version::HTTP_2, true, &[length, announced]), (false, true));
+    assert_eq!(framed(Version::HTTP_2, true, &[announced]), (false, true));
+    assert_eq!(framed(Version::HTTP_2, true, &[length]), (true, false));
+    // Its length is its caller's word that nothing follows.
+    assert_eq!(framed(Version::HTTP_11, true, &[length, announced]), (true, false));
+    assert_eq!(framed(Version::HTTP_11, true, &[announced]), (false, true));
+    assert_eq!(framed(Version::HTTP_11, true, &[]), (false, false));
+    assert_eq!(framed(Version::HTTP_11, false, &[]), (false, true), "hyper would leave it out of a GET");
+}
+
 mod properties {
     use proptest::prelude::*;
 

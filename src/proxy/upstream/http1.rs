@@ -4,7 +4,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -151,11 +151,9 @@ pub(super) fn dress(request: &mut Request<RequestBody>) {
         *request.uri_mut() = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
     }
     headers::for_http1(request.headers_mut());
-    if http_body::Body::size_hint(request.body()).exact().is_none()
-        && !request.headers().contains_key(CONTENT_LENGTH)
-    {
-        // hyper sends no body of unknown length with a GET or HEAD that does not say so.
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    if !http_body::Body::is_end_stream(request.body()) {
+        let is_length_known = http_body::Body::size_hint(request.body()).exact().is_some();
+        headers::frame_for_http1(request.headers_mut(), is_length_known);
     }
 }
 
