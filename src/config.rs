@@ -112,7 +112,7 @@ pub fn load(source: &Source, environment: &Environment, options: LoadOptions) ->
         environment,
         check_secrets: options.check_secrets,
         out,
-        egress: build::DefaultEgress::default(),
+        egress: context::DefaultEgress::default(),
         placeholders: 0,
         secret_variables: Vec::new(),
     };

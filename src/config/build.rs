@@ -14,7 +14,6 @@ mod url;
 
 use std::time::Duration;
 
-pub(super) use self::egress::DefaultEgress;
 pub use self::names::is_this_machine;
 
 use self::credential::Credentials;
@@ -31,7 +30,7 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
     });
     let empty = Table { at: At::Whole, entries: Vec::new() };
     let server = root.table("server").unwrap_or(&empty);
-    context.egress = DefaultEgress::read(server, context);
+    context.egress = egress::default(server, context);
     let mut listeners = Listeners::of_server(server, needs_shared_listener(root), context);
     let mut credentials = Credentials::named(root, &global, context);
 

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::path::Path;
 
-use super::build::DefaultEgress;
 use super::diagnostic::{At, Collector};
 use super::document::{Node, Value};
 use super::format::Kind;
+use super::model::Egress;
 use crate::secret::{self, Secret, SecretError};
 
 /// The process's environment as a value, so that loading depends on nothing else. `Debug` shows no values.
@@ -170,6 +170,23 @@ fn placeholder(kind: &Kind, number: usize) -> String {
         Kind::Text(example) if example.contains("://") => (*example).to_owned(),
         _ => format!("placeholder-{number}"),
     }
+}
+
+/// The egress proxies that hold where a table says nothing else.
+#[derive(Default)]
+pub(crate) struct DefaultEgress {
+    pub(crate) egress: Egress,
+    /// Variables that name no proxy that can be used: to https and to http. Told only if an origin needs one of them:
+    /// they are there for other programs as well.
+    pub(crate) faulty: [Option<Fault>; 2],
+}
+
+/// What is wrong with a variable.
+#[derive(Clone)]
+pub(crate) struct Fault {
+    pub(crate) variable: &'static str,
+    pub(crate) message: &'static str,
+    pub(crate) help: &'static str,
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use self::address::{Parsed, Problem, parse};
 use super::{secrets, url};
-use crate::config::context::Context;
+use crate::config::context::{Context, DefaultEgress, Fault};
 use crate::config::diagnostic::At;
 use crate::config::document::{Node, Table, Value};
 use crate::config::no_proxy::NoProxy;
@@ -20,39 +20,21 @@ const HTTPS: [&str; 2] = ["https_proxy", "HTTPS_PROXY"];
 const HTTP: [&str; 1] = ["http_proxy"];
 const NO_PROXY: [&str; 2] = ["no_proxy", "NO_PROXY"];
 
-/// What holds where a table says nothing else.
-#[derive(Default)]
-pub(crate) struct DefaultEgress {
-    egress: Egress,
-    /// Variables that name no proxy that can be used: to https and to http. Told only if an origin needs one of them:
-    /// they are there for other programs as well.
-    faulty: [Option<Fault>; 2],
-}
-
-#[derive(Clone)]
-struct Fault {
-    variable: &'static str,
-    message: &'static str,
-    help: &'static str,
-}
-
-impl DefaultEgress {
-    /// `server.egress_proxy`, else the environment's proxies. `NO_PROXY` holds for either.
-    pub(in crate::config) fn read(server: &Table, context: &mut Context<'_>) -> Self {
-        let own = server.get("egress_proxy").map(|node| written(node, context));
-        let (https, http) = match own {
-            Some(None) => return Self::default(),
-            Some(Some(proxy)) => (Ok(Some(Arc::clone(&proxy))), Ok(Some(proxy))),
-            None => (of_variable(&HTTPS, context), of_variable(&HTTP, context)),
-        };
-        let faulty = [https.as_ref().err().cloned(), http.as_ref().err().cloned()];
-        let (https, http) = (https.unwrap_or_default(), http.unwrap_or_default());
-        let mut egress = Egress { https, http, except: NoProxy::default() };
-        if egress.https.is_some() || egress.http.is_some() {
-            egress.except = exceptions(context);
-        }
-        Self { egress, faulty }
+/// `server.egress_proxy`, else the environment's proxies. `NO_PROXY` holds for either.
+pub(super) fn default(server: &Table, context: &mut Context<'_>) -> DefaultEgress {
+    let own = server.get("egress_proxy").map(|node| written(node, context));
+    let (https, http) = match own {
+        Some(None) => return DefaultEgress::default(),
+        Some(Some(proxy)) => (Ok(Some(Arc::clone(&proxy))), Ok(Some(proxy))),
+        None => (of_variable(&HTTPS, context), of_variable(&HTTP, context)),
+    };
+    let faulty = [https.as_ref().err().cloned(), http.as_ref().err().cloned()];
+    let (https, http) = (https.unwrap_or_default(), http.unwrap_or_default());
+    let mut egress = Egress { https, http, except: NoProxy::default() };
+    if egress.https.is_some() || egress.http.is_some() {
+        egress.except = exceptions(context);
     }
+    DefaultEgress { egress, faulty }
 }
 
 /// The upstream with the way that its route takes to it.
