@@ -40,7 +40,7 @@ use self::request_body::RequestBody;
 use self::transactions::{Opening, Step, Transactions};
 use self::upstream::{On, SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
-use crate::config::{ListenId, Route};
+use crate::config::{ListenId, Provider, Route};
 use crate::credential::{Claim, Lease, TokenPool};
 use crate::oauth::answer::retry_after;
 use crate::tls::ListenerTls;
@@ -189,7 +189,10 @@ impl Proxy {
         let received = Received::of(&head, view.tls);
         headers::to_upstream(&mut head.headers, route.provider, &route.upstream, received);
         let (method, path) = (head.method.clone(), target.clone());
-        let step = transactions::step(route, &method, path.path());
+        // Only there is anything to be known by its path; it was judged as it came, and the upstream's own is plain.
+        let judged = (route.provider == Provider::Neo4j).then(|| path::judge(path.path()).ok()).flatten();
+        let step =
+            transactions::step(route, &method, judged.as_ref().map_or(path.path(), |path| path.normal()));
         if let Step::Begins(_) = step {
             // Its answer names the transaction, and must be readable.
             head.headers.remove(ACCEPT_ENCODING);

@@ -234,7 +234,9 @@ impl Neo4jSite {
         let (head, incoming) = request.into_parts();
         let body = body::read(incoming).await?;
         let call = Call { head: &head, body, who, base: base_url(&head.headers) };
-        let parts = segments(head.uri.path());
+        // The server decodes what it routes by.
+        let judged = crate::proxy::path::judge(head.uri.path()).ok();
+        let parts = segments(judged.as_ref().map_or(head.uri.path(), |path| path.normal()));
         Ok(match parts.as_slice() {
             ["db", database, "query", "v2", rest @ ..] => self.transactions.query_api(&call, database, rest),
             ["db", database, "tx", rest @ ..] => self.transactions.legacy_api(&call, database, rest),
