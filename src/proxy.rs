@@ -137,6 +137,18 @@ impl Proxy {
         listener: ListenId,
         exchange: &Rc<Exchange>,
     ) -> Response<ResponseBody> {
+        let answer = self.answer(request, listener, exchange).await;
+        // Until somebody asks for the next piece, it is the caller's turn to take this one.
+        exchange.handed();
+        answer
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        listener: ListenId,
+        exchange: &Rc<Exchange>,
+    ) -> Response<ResponseBody> {
         let place = Place::among(&self.running, self.max_running);
         let is_too_much = place.is_none();
         exchange.begins(place, !http_body::Body::is_end_stream(request.body()));
@@ -183,10 +195,8 @@ impl Proxy {
             Some(false) => return Ok(answer::to_last_hop(exchange, self.shared.clock.wall())),
             None => return Err(ProxyError::BadRequest("Max-Forwards is not a number.")),
         }
-        if let Some(name) = self.shared.rules.account_header(index) {
-            head.headers.remove(name);
-        }
-        let received = Received::of(&head, view.tls);
+        let reserved = self.shared.rules.reserved(index);
+        let received = Received::of(&head, view.tls, reserved.map(|names| &names[..]).unwrap_or_default());
         headers::to_upstream(&mut head.headers, route.provider, &route.upstream, received);
         let (method, path) = (head.method.clone(), target.clone());
         // Only there is anything to be known by its path; it was judged as it came, and the upstream's own is plain.
@@ -201,7 +211,7 @@ impl Proxy {
         self.shared.paces.turn(index).await?;
         let mut lease = self.lease(index, step, account.as_ref()).await?;
         let body = Coming::new(body, head.version);
-        let mut outgoing = Outgoing::new(head, target, body, route, exchange);
+        let mut outgoing = Outgoing::new(head, target, body, route, reserved, exchange);
         let request = outgoing.first(lease.as_ref());
         let mut answer = self.send(index, route, request, &outgoing, lease.as_ref(), exchange).await?;
         if let Some(refused) = &lease {

@@ -207,6 +207,49 @@ async fn a_caller_that_does_not_read_its_answer_is_cut_off_and_so_is_the_upstrea
 }
 
 #[tokio::test]
+async fn a_caller_that_reads_none_of_many_answers_holds_no_place_for_ever() {
+    let upstream = Scripted::start(|_, mut stream| async move {
+        let body = "x".repeat(10_000);
+        while !read_head(&mut stream).await.is_empty() {
+            say(&mut stream, format!("HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n{body}")).await;
+        }
+    })
+    .await;
+    let running = bounded(upstream.addr, "idle_timeout = \"500ms\"\nmax_requests = 1", "");
+    let mut deaf = TcpStream::connect(running.addr).await.unwrap();
+    // More than the system takes of answers that nobody reads.
+    deaf.write_all(GET.repeat(2000).as_bytes()).await.unwrap();
+    let is_refused = async || get(running.addr, "/", &[]).await.status == 503;
+    eventually("the one place taken", is_refused).await;
+    let is_served = async || get(running.addr, "/", &[]).await.status == 200;
+    eventually("the one place free", is_served).await;
+    drop(deaf);
+}
+
+#[tokio::test]
+async fn a_websocket_keeps_its_connection_to_the_upstream_counted() {
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let upstream = Scripted::start(move |_, mut stream| async move {
+        if read_head(&mut stream).await.to_ascii_lowercase().contains("upgrade: websocket") {
+            say(&mut stream, switching).await;
+            let _ = stream.read(&mut [0]).await;
+        } else {
+            say(&mut stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        }
+    })
+    .await;
+    let running = bounded(upstream.addr, "", "max_connections = 1\nconnect_timeout = \"300ms\"");
+    let mut caller = TcpStream::connect(running.addr).await.unwrap();
+    let handshake = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+                     Sec-WebSocket-Key: k\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    caller.write_all(handshake.as_bytes()).await.unwrap();
+    patiently("101", caller.read(&mut [0; 12])).await.unwrap();
+    assert_overloaded(&get(running.addr, "/", &[]).await);
+    drop(caller);
+    eventually("a place", async || get(running.addr, "/", &[]).await.status == 200).await;
+}
+
+#[tokio::test]
 async fn unused_connections_are_kept_for_as_long_as_the_upstream_says_less_a_moment() {
     let upstream = Scripted::start(|number, mut stream| async move {
         while !read_head(&mut stream).await.is_empty() {

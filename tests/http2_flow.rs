@@ -230,3 +230,21 @@ async fn a_request_that_is_sent_again_with_a_new_token_is_sent_once() {
     assert!(tokens.len() == 2 && tokens[0] != tokens[1], "{}", tokens.len());
     assert_eq!(upstream.connections(), 1);
 }
+
+#[tokio::test]
+async fn an_answer_of_sidekeys_own_waits_for_no_window_for_ever() {
+    let upstream = Scripted::saying("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let server = "idle_timeout = \"500ms\"\nmax_requests = 1\n[route";
+    let running = sidekey(&open_route(upstream.addr, "").replace("[route", server));
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(0);
+    let mut caller = Caller::connect_as(running.addr, &builder).await;
+    // Refused by the guard, with a body that the caller does not take.
+    let answer = caller.begin(Method::GET, "/", &[("origin", "https://evil.example")], true).await.0;
+    let (head, mut body) = patiently("the head", answer).await.unwrap().into_parts();
+    assert_eq!(head.status, 403);
+    let cut = patiently("the end", std::future::poll_fn(|cx| body.poll_data(cx))).await;
+    assert!(cut.is_none_or(|data| data.is_err()), "nothing may be sent");
+    let is_served = async || support::get(running.addr, "/", &[]).await.status == 200;
+    eventually("its place", is_served).await;
+}

@@ -69,10 +69,8 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
         say(format_args!("through     {proxy} (egress proxy)"));
     }
     let before = head.headers.clone();
-    if let Some(name) = rules.account_header(index) {
-        head.headers.remove(name);
-    }
-    let received = Received::of(&head, view.tls);
+    let received =
+        Received::of(&head, view.tls, rules.reserved(index).map(|names| &names[..]).unwrap_or_default());
     headers::to_upstream(&mut head.headers, route.provider, &route.upstream, received);
     match route.credential.map(|id| &config.credentials[id]) {
         None => say("credential  none"),

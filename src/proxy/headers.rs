@@ -18,7 +18,7 @@ static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-prot
 
 /// Makes a caller's header one that may be sent upstream, all but the credential: hop-by-hop fields go, what callers
 /// may not say goes, ours are set.
-pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstream, received: Received) {
+pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstream, received: Received<'_>) {
     let takes_trailers = headers.contains_key(TE) && has_token(headers, &TE, b"trailers");
     remove_hop_by_hop(headers);
     if takes_trailers {
@@ -29,7 +29,10 @@ pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstr
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
     let doomed = |name: &HeaderName| {
-        is_callers_taboo(name) || is_disguised(name) || (name == COOKIE && takes_cookies(provider))
+        is_callers_taboo(name)
+            || is_disguised(name)
+            || is_reserved(name, received.reserved)
+            || (name == COOKIE && takes_cookies(provider))
     };
     remove_where(headers, doomed);
     let host = headers.insert(HOST, upstream.host_header.clone());
@@ -46,20 +49,22 @@ pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstr
 
 /// How a request was received, which its header does not say or says to us alone.
 #[derive(Debug, Clone, Copy)]
-pub struct Received {
+pub struct Received<'a> {
     /// `Via`: the version of HTTP that the caller speaks, and who received it (RFC 9110 §7.6.3).
     pub via: &'static str,
     /// It asks for a WebSocket, and may.
     pub to_websocket: bool,
     /// The caller speaks TLS.
     pub tls: bool,
+    /// What is said in these on its route is for sidekey to say, or for sidekey alone.
+    pub reserved: &'a [HeaderName],
 }
 
-impl Received {
+impl<'a> Received<'a> {
     /// Those of a request, before its header is cleaned.
-    pub fn of(head: &Parts, tls: bool) -> Self {
+    pub fn of(head: &Parts, tls: bool, reserved: &'a [HeaderName]) -> Self {
         let to_websocket = head.headers.contains_key(UPGRADE) && is_websocket(head);
-        Self { via: hops::via(head.version), to_websocket, tls }
+        Self { via: hops::via(head.version), to_websocket, tls, reserved }
     }
 }
 
@@ -156,21 +161,22 @@ pub fn to_caller(headers: &mut HeaderMap, provider: Provider) {
 
 /// Trailers, in either direction: what may not stand in a header of ours may not come in behind it, nor what decides
 /// about framing, routing or authentication (RFC 9110 §6.5.1).
-pub fn in_trailers(trailers: &mut HeaderMap) {
+pub fn in_trailers(trailers: &mut HeaderMap, reserved: &[HeaderName]) {
     remove_where(trailers, |name| {
         is_hop_by_hop(name)
             || is_callers_taboo(name)
             || is_disguised(name)
+            || is_reserved(name, reserved)
             || matches!(*name, HOST | CONTENT_LENGTH | COOKIE | SET_COOKIE)
             || name.as_str().starts_with("access-control-")
     });
 }
 
 /// The same for a piece of a body, which may be trailers.
-pub fn in_frame(frame: Frame<Bytes>) -> Frame<Bytes> {
+pub fn in_frame(frame: Frame<Bytes>, reserved: &[HeaderName]) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
-            in_trailers(&mut trailers);
+            in_trailers(&mut trailers, reserved);
             Frame::trailers(trailers)
         }
         Err(data) => data,
@@ -217,6 +223,12 @@ fn is_disguised(name: &HeaderName) -> bool {
         && HeaderName::from_bytes(name.as_str().replace('_', "-").as_bytes()).is_ok_and(|plain| {
             is_hop_by_hop(&plain) || is_callers_taboo(&plain) || matches!(plain, HOST | CONTENT_LENGTH)
         })
+}
+
+/// Is it one of these, as it is or with `_` for `-`?
+fn is_reserved(name: &HeaderName, reserved: &[HeaderName]) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    reserved.iter().any(|reserved| name.as_str().bytes().map(plain).eq(reserved.as_str().bytes().map(plain)))
 }
 
 /// Does the provider take a cookie for a credential?

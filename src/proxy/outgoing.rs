@@ -1,10 +1,11 @@
 //! One caller's request on its way up: sent once, and kept so that it can be sent once more where that is safe.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Extensions, HeaderMap, Method, Request, Uri};
+use http::{Extensions, HeaderMap, HeaderName, Method, Request, Uri};
 
 use super::exchange::Exchange;
 use super::headers;
@@ -42,6 +43,7 @@ impl Outgoing {
         target: PathAndQuery,
         incoming: Coming,
         route: &Route,
+        reserved: Option<&Arc<[HeaderName]>>,
         exchange: &Rc<Exchange>,
     ) -> Self {
         let may_speak_http2 = match route.http {
@@ -65,6 +67,7 @@ impl Outgoing {
         let manner = Manner {
             waits: !matches!(body, Body::None) && headers::asks_first(&head.headers),
             may_outlive: may_speak_http2,
+            reserved: reserved.filter(|_| !matches!(body, Body::None)).cloned(),
         };
         Self {
             method: head.method,
@@ -88,10 +91,10 @@ impl Outgoing {
                     (RequestBody::Empty, keep)
                 }
             }
-            Body::Once(incoming) => (RequestBody::once(incoming, &self.exchange, self.manner), false),
+            Body::Once(incoming) => (RequestBody::once(incoming, &self.exchange, &self.manner), false),
             Body::Gone => (RequestBody::Empty, false),
             Body::Kept(kept) => {
-                let body = RequestBody::kept(&kept, &self.exchange, self.manner);
+                let body = RequestBody::kept(&kept, &self.exchange, &self.manner);
                 self.body = Body::Kept(kept);
                 (body, true)
             }
@@ -116,7 +119,7 @@ impl Outgoing {
         let body = match &self.body {
             Body::None => RequestBody::Empty,
             Body::Once(_) | Body::Gone => return None,
-            Body::Kept(kept) => RequestBody::again(kept, &self.exchange, self.manner)?,
+            Body::Kept(kept) => RequestBody::again(kept, &self.exchange, &self.manner)?,
         };
         Some(self.build(self.headers.clone()?, lease, body))
     }

@@ -6,10 +6,12 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
@@ -39,6 +41,7 @@ pub(crate) struct CallersBody {
     source: Source,
     exchange: Rc<Exchange>,
     reins: Option<Reins>,
+    reserved: Option<Arc<[HeaderName]>>,
     /// How long an upstream that was asked whether it wants the body may leave that open (RFC 9110 §10.1.1).
     patience: Option<Pin<Box<Sleep>>>,
 }
@@ -55,12 +58,14 @@ pub(crate) enum BodyError {
 }
 
 /// How a body is to be sent, where that is more than one way.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Manner {
     /// Not before the upstream asks for it, or has been silent for a second.
     pub(crate) waits: bool,
     /// Perhaps by a task that does not end with the exchange (HTTP/2).
     pub(crate) may_outlive: bool,
+    /// Without trailers of these names.
+    pub(crate) reserved: Option<Arc<[HeaderName]>>,
 }
 
 #[derive(Debug)]
@@ -99,12 +104,12 @@ enum State {
 
 impl RequestBody {
     /// The caller's body, sent once.
-    pub(crate) fn once(incoming: Coming, exchange: &Rc<Exchange>, manner: Manner) -> Self {
+    pub(crate) fn once(incoming: Coming, exchange: &Rc<Exchange>, manner: &Manner) -> Self {
         Self::callers(VecDeque::new(), Source::Own(incoming), exchange, manner)
     }
 
     /// The caller's body; what passes of it is kept.
-    pub(crate) fn kept(kept: &Rc<Kept>, exchange: &Rc<Exchange>, manner: Manner) -> Self {
+    pub(crate) fn kept(kept: &Rc<Kept>, exchange: &Rc<Exchange>, manner: &Manner) -> Self {
         Self::callers(VecDeque::new(), Source::Kept(Rc::clone(kept)), exchange, manner)
     }
 
@@ -118,7 +123,7 @@ impl RequestBody {
 
     /// The caller's body from its beginning, if that was kept: an upstream may refuse a request before it has taken
     /// all of its body, so the rest may still be on its way.
-    pub(crate) fn again(kept: &Rc<Kept>, exchange: &Rc<Exchange>, manner: Manner) -> Option<Self> {
+    pub(crate) fn again(kept: &Rc<Kept>, exchange: &Rc<Exchange>, manner: &Manner) -> Option<Self> {
         let passed = kept.passed.borrow();
         let source = match passed.state {
             State::Passing => Source::Kept(Rc::clone(kept)),
@@ -128,10 +133,18 @@ impl RequestBody {
         Some(Self::callers(passed.pieces(), source, exchange, manner))
     }
 
-    fn callers(before: VecDeque<Bytes>, source: Source, exchange: &Rc<Exchange>, manner: Manner) -> Self {
+    fn callers(before: VecDeque<Bytes>, source: Source, exchange: &Rc<Exchange>, manner: &Manner) -> Self {
         let reins = (manner.waits || manner.may_outlive).then(|| Reins::new(manner.waits));
         let patience = manner.waits.then(|| Box::pin(tokio::time::sleep(CONTINUE_PATIENCE)));
-        Self::Callers(CallersBody { before, source, exchange: Rc::clone(exchange), reins, patience })
+        let reserved = manner.reserved.clone();
+        Self::Callers(CallersBody {
+            before,
+            source,
+            exchange: Rc::clone(exchange),
+            reins,
+            reserved,
+            patience,
+        })
     }
 }
 
@@ -247,7 +260,10 @@ impl CallersBody {
         }
         let polled = match self.before.pop_front() {
             Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
-            None => self.source.poll_frame(cx).map_ok(headers::in_frame),
+            None => {
+                let reserved = self.reserved.as_deref().unwrap_or_default();
+                self.source.poll_frame(cx).map_ok(|frame| headers::in_frame(frame, reserved))
+            }
         };
         match &polled {
             Poll::Ready(Some(Ok(_))) if self.is_end_stream() => self.exchange.request_sent(),

@@ -57,7 +57,7 @@ impl Body for ResponseBody {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Upstream(body, opening) => {
                 this.exchange.asked();
-                let polled = body.poll_frame(cx).map_ok(headers::in_frame);
+                let polled = body.poll_frame(cx).map_ok(|frame| headers::in_frame(frame, &[]));
                 if polled.is_ready() {
                     this.exchange.handed();
                 }

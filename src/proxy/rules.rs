@@ -1,5 +1,7 @@
 //! What may pass and where it goes: everything that is decided about a request before a token is needed.
 
+use std::sync::Arc;
+
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -10,7 +12,7 @@ use super::error::ProxyError;
 use super::framing;
 use super::path;
 use super::route::{self, RouteTable};
-use crate::config::{Bind, Config, ListenId, Provider, Route};
+use crate::config::{Bind, Config, CredentialKind, ListenId, Provider, Route};
 use crate::guard::Guard;
 
 /// The guard and the routes of a configuration.
@@ -31,10 +33,21 @@ pub struct Rules {
     tls: Vec<bool>,
     /// By route: the header in which callers name the account.
     account_headers: Vec<Option<HeaderName>>,
+    /// By route: the headers that are not for callers to send upstream, if there are any.
+    reserved: Vec<Option<Arc<[HeaderName]>>>,
 }
 
 /// The longest name of an account.
 const MAX_ACCOUNT: usize = 128;
+
+fn reserved(config: &Config, route: &Route) -> Option<Arc<[HeaderName]>> {
+    let own = match &config.credentials[route.credential?].kind {
+        CredentialKind::Header { name, .. } => Some(name.clone()),
+        _ => None,
+    };
+    let names: Vec<_> = own.into_iter().chain(account_header(config, route)).collect();
+    (!names.is_empty()).then(|| names.into())
+}
 
 fn account_header(config: &Config, route: &Route) -> Option<HeaderName> {
     config.credentials[route.credential?].account_header.clone()
@@ -79,6 +92,7 @@ impl Rules {
             guard: Guard::new(hosts.map(String::as_str)),
             table: RouteTable::new(&config.routes, listeners.len()),
             routes: config.routes.clone(),
+            reserved: config.routes.iter().map(|route| reserved(config, route)).collect(),
             account_headers: config.routes.iter().map(|route| account_header(config, route)).collect(),
             keep_case: (0..listeners.len()).map(|listener| keeps_case(config, listener)).collect(),
             max_target: config.server.limits.target,
@@ -110,9 +124,15 @@ impl Rules {
         self.route_of(listener, head).map_or(Provider::Generic, |route| self.routes[route].provider)
     }
 
-    /// The header in which a route's callers name the account; not for the upstream.
+    /// The header in which a route's callers name the account.
     pub fn account_header(&self, route: usize) -> Option<&HeaderName> {
         self.account_headers[route].as_ref()
+    }
+
+    /// The headers that a route's callers may not send upstream: its credential's own, and the one in which they name
+    /// the account.
+    pub fn reserved(&self, route: usize) -> Option<&Arc<[HeaderName]>> {
+        self.reserved[route].as_ref()
     }
 
     /// The account that a caller names, where it may and must.

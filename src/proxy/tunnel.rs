@@ -4,6 +4,7 @@ use std::{fmt, io};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::trace;
 
 use crate::dial::Stream;
@@ -13,6 +14,8 @@ pub struct Tunnel {
     stream: Stream,
     /// What came behind the answer that opened it.
     ahead: Bytes,
+    /// Its place among the connections to the upstream, for as long as it lasts.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl fmt::Debug for Tunnel {
@@ -23,8 +26,8 @@ impl fmt::Debug for Tunnel {
 }
 
 impl Tunnel {
-    pub(crate) fn new(stream: Stream, ahead: Bytes) -> Box<Self> {
-        Box::new(Self { stream, ahead })
+    pub(crate) fn new(stream: Stream, ahead: Bytes, place: Option<OwnedSemaphorePermit>) -> Box<Self> {
+        Box::new(Self { stream, ahead, _place: place })
     }
 
     /// Carries bytes both ways until both sides have closed theirs, or one breaks off.

@@ -254,7 +254,7 @@ impl Upstreams {
             return Ok(Way::Http2(shared.place(&self.ticker)));
         }
         let expects_http2 = may_speak_http2 && pool.speaks_http2.get() == Some(true);
-        let place = match &pool.places {
+        let mut place = match &pool.places {
             Some(places) if !expects_http2 => Some(places.take(route.connect_timeout).await?),
             _ => None,
         };
@@ -269,10 +269,11 @@ impl Upstreams {
             return Ok(Way::Http1(link, place));
         }
         let connector = tls.map(|tls| if may_speak_http2 { &tls.any.0 } else { &tls.http1.0 });
-        if !may_speak_http2 || pool.speaks_http2.get() == Some(false) {
-            return self.connect(pool, route, connector, may_speak_http2, place).await;
-        }
         let limit = route.connect_timeout;
+        if !may_speak_http2 || pool.speaks_http2.get() == Some(false) {
+            return self.connect(pool, route, connector, may_speak_http2, place, limit).await;
+        }
+        let begun = tokio::time::Instant::now();
         let Ok(connecting) = tokio::time::timeout(limit, pool.connecting.lock()).await else {
             return Err(ProxyError::Unreachable(crate::dial::DialError::Timeout {
                 host: route.upstream.host.clone(),
@@ -287,8 +288,12 @@ impl Upstreams {
         if pool.speaks_http2.get() == Some(false) {
             // And found out that everyone needs a connection.
             drop(connecting);
+            if let (Some(places), None) = (&pool.places, &place) {
+                place = Some(places.take(limit.saturating_sub(begun.elapsed())).await?);
+            }
         }
-        self.connect(pool, route, connector, may_speak_http2, place).await
+        let left = limit.saturating_sub(begun.elapsed());
+        self.connect(pool, route, connector, may_speak_http2, place, left).await
     }
 
     async fn connect(
@@ -298,8 +303,9 @@ impl Upstreams {
         connector: Option<&TlsConnector>,
         may_speak_http2: bool,
         place: Option<Place>,
+        limit: Duration,
     ) -> Result<Way, ProxyError> {
-        let dialled = dial(&route.upstream, connector, route.connect_timeout).await;
+        let dialled = dial(&route.upstream, connector, limit).await;
         let stream: Stream = dialled.map_err(|error| match error {
             error if error.is_other_protocol() => ProxyError::NotHttp2,
             error => ProxyError::Unreachable(error),

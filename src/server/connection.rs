@@ -87,7 +87,7 @@ async fn http1(opened: Opened, listener: ListenId, service: &Rc<Service>, exchan
         // What came behind the request belongs to the tunnel already.
         callers.ahead = [parts.read_buf, callers.ahead].concat().into();
         tunnel.join(callers).await;
-    } else if exchange.leaves_body() {
+    } else if exchange.leaves_body() && !told_to_end {
         let opened = connection.into_parts().io.into_inner().opened;
         Box::pin(lingering::linger(opened)).await;
     }

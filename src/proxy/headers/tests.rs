@@ -28,7 +28,7 @@ fn upstream() -> Upstream {
 
 fn sent(provider: Provider, given: &[(&str, &str)]) -> Vec<String> {
     let mut headers = map(given);
-    let received = Received { via: "1.1 sidekey", to_websocket: false, tls: false };
+    let received = Received { via: "1.1 sidekey", to_websocket: false, tls: false, reserved: &[] };
     to_upstream(&mut headers, provider, &upstream(), received);
     lines(&headers)
 }
@@ -89,7 +89,7 @@ fn trailers_cannot_say_what_headers_may_not() {
         ("transfer-encoding", "chunked"),
         ("access-control-allow-origin", "*"),
     ]);
-    in_trailers(&mut trailers);
+    in_trailers(&mut trailers, &[]);
     assert_eq!(lines(&trailers), ["grpc-status: 0", "x-checksum: 1"]);
 }
 
@@ -146,7 +146,7 @@ fn neo4j_learns_the_address_that_the_caller_used() {
     ];
     assert_eq!(got, want);
     let mut headers = map(&[("host", "graph.internal")]);
-    let received = Received { via: "1.1 sidekey", to_websocket: false, tls: true };
+    let received = Received { via: "1.1 sidekey", to_websocket: false, tls: true, reserved: &[] };
     to_upstream(&mut headers, Provider::Neo4j, &upstream(), received);
     assert_eq!(headers[&X_FORWARDED_PROTO], "https");
 }
@@ -165,6 +165,25 @@ fn answers_lose_what_opens_them_to_web_pages() {
     ]);
     to_caller(&mut headers, Provider::Neo4j);
     assert_eq!(lines(&headers), ["neo4j-cluster-affinity: node-1", "set-cookie: a=1", "set-cookie: b=2"]);
+}
+
+#[test]
+fn what_a_credential_or_sidekey_says_in_a_header_of_its_own_is_nobody_elses() {
+    let reserved = [HeaderName::from_static("x-api-key"), HeaderName::from_static("sk_account")];
+    let given = [
+        ("host", "localhost"),
+        ("x-api-key", "mine"),
+        ("x_api_key", "mine"),
+        ("sk-account", "alice"),
+        ("x-api-keys", "1"),
+    ];
+    let received = Received { via: "1.1 sidekey", to_websocket: false, tls: false, reserved: &reserved };
+    let mut headers = map(&given);
+    to_upstream(&mut headers, Provider::Generic, &upstream(), received);
+    assert_eq!(lines(&headers), ["host: api.example", "via: 1.1 sidekey", "x-api-keys: 1"]);
+    let mut trailers = map(&given[1..]);
+    in_trailers(&mut trailers, &reserved);
+    assert_eq!(lines(&trailers), ["x-api-keys: 1"]);
 }
 
 #[test]
@@ -237,7 +256,7 @@ mod properties {
             // What sidekey sets itself, and what no Connection line takes away.
             let set = ["host", "content-length", "via", "te", "x-forwarded-host", "x-forwarded-proto"];
             for provider in [Provider::Aura, Provider::Neo4j, Provider::Neon, Provider::Generic] {
-                let received = Received { via: "1.1 sidekey", to_websocket: false, tls };
+                let received = Received { via: "1.1 sidekey", to_websocket: false, tls, reserved: &[] };
                 let mut once = original.clone();
                 to_upstream(&mut once, provider, &upstream(), received);
                 let hop_by_hop = ["connection", "keep-alive", "upgrade", "authorization", "x-forwarded-for"];
@@ -254,9 +273,9 @@ mod properties {
                     prop_assert_eq!(all(&once, name), all(&twice, name));
                 }
                 let mut trailers = once.clone();
-                in_trailers(&mut trailers);
+                in_trailers(&mut trailers, &[]);
                 let cleaned = trailers.clone();
-                in_trailers(&mut trailers);
+                in_trailers(&mut trailers, &[]);
                 prop_assert_eq!(trailers, cleaned);
             }
         }

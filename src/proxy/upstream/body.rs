@@ -65,10 +65,10 @@ impl UpstreamBody {
     /// The connection as a tunnel, after a 101.
     pub(crate) async fn into_tunnel(mut self) -> Option<Box<Tunnel>> {
         match &mut self.via {
-            Via::Http1 { link, is_open, .. } => {
-                let is_open = *is_open;
+            Via::Http1 { link, is_open, place, .. } => {
+                let (is_open, place) = (*is_open, place.take());
                 match link.take() {
-                    Some(link) => Some(link.into_tunnel(is_open).await),
+                    Some(link) => Some(link.into_tunnel(is_open, place).await),
                     None => None,
                 }
             }

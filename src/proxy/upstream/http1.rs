@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 
+use super::places::Place;
 use super::stream::Attentive;
 use super::{On, SendError, overdue};
 use crate::config::Route;
@@ -101,13 +102,13 @@ impl Link {
     }
 
     /// The connection after a 101: no longer HTTP.
-    pub(super) async fn into_tunnel(mut self: Box<Self>, is_open: bool) -> Box<Tunnel> {
+    pub(super) async fn into_tunnel(mut self: Box<Self>, is_open: bool, place: Option<Place>) -> Box<Tunnel> {
         if is_open {
             // Until hyper has let go of it. What it says then, the tunnel will meet itself.
             let _ = std::future::poll_fn(|cx| Pin::new(&mut self.connection).poll(cx)).await;
         }
         let parts = self.connection.into_parts();
-        Tunnel::new(parts.io.into_inner().into_stream(), parts.read_buf)
+        Tunnel::new(parts.io.into_inner().into_stream(), parts.read_buf, place.map(Place::into_inner))
     }
 }
 

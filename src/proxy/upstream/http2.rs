@@ -148,7 +148,7 @@ impl Streaming {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
             Poll::Pending if exchange.is_overdue(cx) => {
                 // Perhaps it is dead, and nobody has said so.
-                self.shared.retired.set(true);
+                self.shared.retired.set(!exchange.awaits_caller() || self.shared.retired.get());
                 Poll::Ready(Err(overdue(exchange, route)))
             }
             Poll::Pending => Poll::Pending,

@@ -18,7 +18,14 @@ pub(super) struct Places {
 
 /// One place; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Place(#[expect(dead_code, reason = "held until it is dropped")] OwnedSemaphorePermit);
+pub(super) struct Place(OwnedSemaphorePermit);
+
+impl Place {
+    /// To be held by what the connection becomes.
+    pub(super) fn into_inner(self) -> OwnedSemaphorePermit {
+        self.0
+    }
+}
 
 impl Places {
     pub(super) fn new(places: usize, queue: usize) -> Self {
