@@ -8,8 +8,8 @@ const DEFAULT: usize = 16_384;
 /// Files that are not connections: listeners, logs, the store, watched secrets.
 const OTHERS: u64 = 64;
 
-/// How many callers' connections there may be at once: as many as are wished for, but no more than half of the files
-/// that the process may open, for each may need one upstream. Raises what the process may open as far as it may.
+/// How many callers' connections there may be at once. Unless it is told, half of the files that the process may open,
+/// for each may need one upstream; if it is, as many as there can be. Raises what the process may open as far as it may.
 pub(super) fn connections(wished: Option<usize>) -> usize {
     let now = getrlimit(Resource::Nofile);
     if now.current != now.maximum {
@@ -25,8 +25,9 @@ pub(super) fn connections(wished: Option<usize>) -> usize {
 
 /// The same, when the process may open so many files; none: as many as it likes.
 fn within(wished: Option<usize>, files: Option<u64>) -> usize {
-    let possible = files.map_or(u64::MAX, |files| files.saturating_sub(OTHERS) / 2);
-    wished.unwrap_or(DEFAULT).min(usize::try_from(possible).unwrap_or(usize::MAX)).max(1)
+    let possible = files.map_or(u64::MAX, |files| files.saturating_sub(OTHERS));
+    let possible = usize::try_from(possible).unwrap_or(usize::MAX);
+    wished.map_or(DEFAULT.min(possible / 2), |wished| wished.min(possible)).max(1)
 }
 
 #[cfg(test)]
@@ -34,13 +35,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_the_files_are_for_upstreams() {
+    fn half_of_the_files_are_for_upstreams_unless_it_is_told_otherwise() {
         let cases = [
             ((None, None), DEFAULT),
             ((None, Some(1 << 20)), DEFAULT),
             ((None, Some(1024)), 480),
             ((Some(100), Some(1024)), 100),
-            ((Some(1000), Some(1024)), 480),
+            ((Some(900), Some(1024)), 900),
+            ((Some(1000), Some(1024)), 960),
             ((Some(20_000), None), 20_000),
             ((None, Some(10)), 1),
         ];

@@ -5,10 +5,12 @@ import importlib.util
 import json
 import os
 import pathlib
+import random
 import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -32,6 +34,18 @@ def say(text):
 def figure(text):
     """Something worth knowing that is neither right nor wrong."""
     say(f"        {text}")
+
+
+def free_port():
+    """A port that is free, from below those that the system gives to connections: none of those takes it meanwhile."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def check(name, condition, found=""):

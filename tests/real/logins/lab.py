@@ -9,13 +9,12 @@ import pathlib
 import queue
 import re
 import secrets
-import socket
 import subprocess
 import threading
 import time
 import urllib.parse
 
-from support import SIDEKEY, Process, Sidekey, say
+from support import SIDEKEY, Process, Sidekey, free_port, say
 from .person import Person
 
 ADMIN_TOKEN = "the-admin-token-" + secrets.token_hex(8)
@@ -24,13 +23,6 @@ SCOPE = '["openid", "offline_access"]'
 # A login must not open anybody's real browser.
 ENVIRONMENT = {**{k: v for k, v in os.environ.items() if not k.startswith("SIDEKEY_")}, "BROWSER": "true"}
 RETRY_FOR = 20
-
-
-def free_port():
-    """A port that was free just now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class Server(Process):

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 
-from support import ROOT, Process, Sidekey, Tools, adopt, figure
+from support import ROOT, Process, Sidekey, Tools, adopt, figure, free_port
 
 PEERS = ROOT / "tests" / "real" / "traffic" / "peers"
 # The one that the stand-in of Neon takes.
@@ -31,13 +31,6 @@ def below(directory, name):
     path = pathlib.Path(directory) / name
     path.mkdir()
     return path
-
-
-def free_port():
-    """A port that was free just now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def until(condition, seconds=20, pause=0.01):
