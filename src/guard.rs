@@ -3,6 +3,8 @@
 //! A port on loopback can be reached by any web page through its visitor's browser, so a request must name a host
 //! that is ours (DNS rebinding does not) and must not come from a page of another site.
 
+pub mod local_token;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
