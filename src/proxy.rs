@@ -18,6 +18,8 @@ mod request_body;
 mod response_body;
 pub mod route;
 mod rules;
+mod token_endpoint;
+mod token_request;
 pub mod transactions;
 mod tunnel;
 mod upstream;
@@ -174,7 +176,13 @@ impl Proxy {
             }
         };
         let (route, index) = (plan.route, plan.index);
-        match self.forward(plan, head, body, exchange).await {
+        let answered = if plan.asks_for_local_token {
+            // Rare, and not to make every connection's future larger.
+            Box::pin(token_endpoint::answer(route, head, body, exchange, &self.shared.clock)).await
+        } else {
+            self.forward(plan, head, body, exchange).await
+        };
+        match answered {
             Ok(response) => response,
             Err(error) => {
                 self.reporter.report(&error, Some((index, route)));
@@ -185,7 +193,7 @@ impl Proxy {
 
     async fn forward(
         &self,
-        Plan { route, index, target, account, view }: Plan<'_>,
+        Plan { route, index, target, account, view, .. }: Plan<'_>,
         mut head: http::request::Parts,
         body: Incoming,
         exchange: &Rc<Exchange>,

@@ -49,7 +49,7 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     if let Some(account) = &args.account {
         name_account(&rules, listener, &mut head, account)?;
     }
-    let Plan { route, index, target, account, view } = match rules.plan(listener, &head) {
+    let Plan { route, index, target, account, view, asks_for_local_token } = match rules.plan(listener, &head) {
         Ok(plan) => plan,
         Err((error, _)) => {
             say(format_args!(
@@ -62,6 +62,10 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
         }
     };
     say(format_args!("route       {}", route.name));
+    if asks_for_local_token {
+        say("answered    by sidekey itself, with a token that is worth nothing anywhere else (local_token_endpoint)");
+        return Ok(());
+    }
     let origin = upstream_url(route);
     let origin = origin.strip_suffix(&route.upstream.base_path).unwrap_or(&origin);
     say(format_args!("upstream    {} {origin}{target}", args.method));

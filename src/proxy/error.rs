@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::token_request::TokenRefusal;
 use crate::credential::{LeaseError, shell_word};
 use crate::dial::{DialError, ProxyFault};
 use crate::guard::Refused;
@@ -22,6 +23,9 @@ pub enum ProxyError {
     /// The caller may not do that.
     #[error("{0}")]
     NotAllowed(&'static str),
+    /// A client gets no local token.
+    #[error(transparent)]
+    TokenRequest(#[from] TokenRefusal),
     /// No route matches.
     #[error("no route matches")]
     NoRoute,
@@ -119,6 +123,14 @@ impl ProxyError {
                 "http_request_denied",
                 "CONNECT and TRACE are not forwarded.",
             ),
+            Self::TokenRequest(refusal) => {
+                let words = refusal.words();
+                let proxy_error = match refusal {
+                    TokenRefusal::Client | TokenRefusal::NotAllowed => "http_request_denied",
+                    _ => "http_request_error",
+                };
+                of(words.status, words.code, proxy_error, words.text)
+            }
             Self::NoRoute => of(
                 StatusCode::NOT_FOUND,
                 "no_route",

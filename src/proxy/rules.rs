@@ -12,6 +12,7 @@ use super::error::ProxyError;
 use super::framing;
 use super::path;
 use super::route::{self, RouteTable};
+use super::token_request::TokenRefusal;
 use crate::config::{Bind, Config, CredentialKind, ListenId, Provider, Route};
 use crate::guard::Guard;
 
@@ -80,6 +81,8 @@ pub struct Plan<'a> {
     pub account: Option<HeaderValue>,
     /// How the caller reached it.
     pub view: View<'a>,
+    /// It is for sidekey itself, and nothing of it goes upstream: a client fetches a token.
+    pub asks_for_local_token: bool,
 }
 
 impl Rules {
@@ -192,12 +195,20 @@ impl Rules {
         // `*` is for OPTIONS only (RFC 9112 §3.2.4).
         let target = target.filter(|_| path != "*" || head.method == Method::OPTIONS);
         let target = target.ok_or((ProxyError::BadRequest("The target is not a path."), provider))?;
-        let account = self.account(found.route, head).map_err(|error| (error, provider))?;
+        let own = route.local_token_endpoint.as_deref();
+        let asks_for_local_token = own.is_some_and(|own| found.rest(judged.normal()) == own);
+        if asks_for_local_token && head.method != Method::POST {
+            return Err((TokenRefusal::Method.into(), provider));
+        }
+        let account = match asks_for_local_token {
+            true => None,
+            false => self.account(found.route, head).map_err(|error| (error, provider))?,
+        };
         // The guard has seen that there is exactly one.
         let host = head.headers.get(HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
         let by_path = found.prefix.map(|_| &self.table);
         let prefix = found.prefix.unwrap_or_default();
         let view = View { tls: self.tls[listener], host, prefix, by_path };
-        Ok(Plan { route, index: found.route, target, account, view })
+        Ok(Plan { route, index: found.route, target, account, view, asks_for_local_token })
     }
 }
