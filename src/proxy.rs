@@ -12,6 +12,7 @@ mod incoming;
 mod outgoing;
 mod pace;
 pub mod path;
+mod reach;
 pub mod refusal;
 mod report;
 mod request_body;
@@ -49,7 +50,7 @@ pub use self::error::ProxyError;
 pub use self::incoming::CutShort;
 pub use self::pace::Paces;
 pub use self::response_body::ResponseBody;
-pub use self::rules::{Plan, Rules};
+pub use self::rules::{Arrival, Plan, Refusal, Rules};
 pub use self::tunnel::Tunnel;
 pub use self::upstream::UpstreamTls;
 
@@ -115,6 +116,11 @@ impl Proxy {
         self.shared.listener_tls[listener].as_deref()
     }
 
+    /// Is any caller known by its process?
+    pub fn knows_peers(&self) -> bool {
+        self.shared.rules.callers().know_peers()
+    }
+
     /// Does any route that can be reached at a listener keep the case of header names?
     pub fn keeps_header_case(&self, listener: ListenId) -> bool {
         self.shared.rules.keeps_header_case(listener)
@@ -134,10 +140,10 @@ impl Proxy {
     pub async fn serve(
         &self,
         request: Request<Incoming>,
-        listener: ListenId,
+        arrival: Arrival,
         exchange: &Rc<Exchange>,
     ) -> Response<ResponseBody> {
-        let answer = self.answer(request, listener, exchange).await;
+        let answer = self.answer(request, arrival, exchange).await;
         // Until somebody asks for the next piece, it is the caller's turn to take this one.
         exchange.handed();
         answer
@@ -146,7 +152,7 @@ impl Proxy {
     async fn answer(
         &self,
         request: Request<Incoming>,
-        listener: ListenId,
+        arrival: Arrival,
         exchange: &Rc<Exchange>,
     ) -> Response<ResponseBody> {
         let place = Place::among(&self.running, self.max_running);
@@ -161,16 +167,16 @@ impl Proxy {
             self.reporter.report(&error, None);
             return answer::of(
                 error,
-                self.shared.rules.provider_of(listener, &head),
+                self.shared.rules.provider_of(arrival, &head),
                 exchange,
                 self.shared.clock.wall(),
             );
         }
-        let plan = match self.shared.rules.plan(listener, &head) {
+        let plan = match self.shared.rules.plan(arrival, &head) {
             Ok(plan) => plan,
-            Err((error, provider)) => {
-                self.reporter.report(&error, None);
-                return answer::of(error, provider, exchange, self.shared.clock.wall());
+            Err(refusal) => {
+                self.reporter.report(&refusal.error, None);
+                return answer::of(refusal.error, refusal.provider, exchange, self.shared.clock.wall());
             }
         };
         let (route, index) = (plan.route, plan.index);
@@ -185,7 +191,7 @@ impl Proxy {
 
     async fn forward(
         &self,
-        Plan { route, index, target, account, view }: Plan<'_>,
+        Plan { route, index, target, account, view, caller: _ }: Plan<'_>,
         mut head: http::request::Parts,
         body: Incoming,
         exchange: &Rc<Exchange>,

@@ -119,6 +119,13 @@ impl ProxyError {
                 "http_request_denied",
                 "CONNECT and TRACE are not forwarded.",
             ),
+            Self::Refused(Refused::CallerUnknown(_)) => of(
+                StatusCode::UNAUTHORIZED,
+                "caller_unknown",
+                "http_request_denied",
+                "This sidekey serves callers that it knows. Show the token in Sidekey-Token, as a Bearer, or as the \
+                 password of a Basic; on a Unix socket, run as the right user.",
+            ),
             Self::NoRoute => of(
                 StatusCode::NOT_FOUND,
                 "no_route",
