@@ -41,7 +41,7 @@ use self::request_body::RequestBody;
 use self::transactions::{Opening, Step, Transactions};
 use self::upstream::{On, SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
-use crate::config::{ListenId, Provider, Route};
+use crate::config::{CallerId, ListenId, Provider, Route};
 use crate::credential::{Claim, Lease, TokenPool};
 use crate::oauth::answer::retry_after;
 use crate::tls::ListenerTls;
@@ -191,7 +191,7 @@ impl Proxy {
 
     async fn forward(
         &self,
-        Plan { route, index, target, account, view, caller: _ }: Plan<'_>,
+        Plan { route, index, target, account, view, caller }: Plan<'_>,
         mut head: http::request::Parts,
         body: Incoming,
         exchange: &Rc<Exchange>,
@@ -215,7 +215,7 @@ impl Proxy {
         }
         // Before the lease: it could expire meanwhile.
         self.shared.paces.turn(index).await?;
-        let mut lease = self.lease(index, step, account.as_ref()).await?;
+        let mut lease = self.lease(index, step, caller, account.as_ref()).await?;
         let body = Coming::new(body, head.version);
         let mut outgoing = Outgoing::new(head, target, body, route, reserved, exchange);
         let request = outgoing.first(lease.as_ref());
@@ -232,7 +232,7 @@ impl Proxy {
                 lease = Some(newer);
             }
         }
-        let opening = self.note_transaction(index, step, answer.status(), lease);
+        let opening = self.note_transaction(index, step, caller, answer.status(), lease);
         let (mut head, body) = answer.into_parts();
         // Ours, not the upstream's (RFC 9112 §2.3); the server adapts it to the caller's.
         head.version = Version::HTTP_11;
@@ -267,12 +267,13 @@ impl Proxy {
         &self,
         index: usize,
         step: Step<'_>,
+        caller: Option<CallerId>,
         account: Option<&HeaderValue>,
     ) -> Result<Option<Lease>, ProxyError> {
         let Some(claim) = self.shared.claims[index] else { return Ok(None) };
         let (pool, account) = (&self.shared.pool, account.and_then(|account| account.to_str().ok()));
         if let Step::Within { transaction, .. } = step
-            && let Some(lease) = self.shared.transactions.lease(index, transaction, pool)
+            && let Some(lease) = self.shared.transactions.lease(index, transaction, caller, pool)?
             // Somebody else's transaction is none of this caller's.
             && account.is_none_or(|account| pool.account_of(&lease) == account)
         {
@@ -290,12 +291,15 @@ impl Proxy {
         &self,
         index: usize,
         step: Step<'_>,
+        caller: Option<CallerId>,
         status: StatusCode,
         lease: Option<Lease>,
     ) -> Option<Opening> {
         let transactions = &self.shared.transactions;
         match step {
-            Step::Begins(path) if status.is_success() => Some(transactions.opening(index, path, lease?)),
+            Step::Begins(path) if status.is_success() => {
+                Some(transactions.opening(index, path, caller, lease?))
+            }
             Step::Within { transaction, ends } => {
                 if (ends && !status.is_server_error()) || status == StatusCode::NOT_FOUND {
                     transactions.forget(index, transaction);

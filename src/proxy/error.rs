@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::transactions::Foreign;
 use crate::credential::{LeaseError, shell_word};
 use crate::dial::{DialError, ProxyFault};
 use crate::guard::Refused;
@@ -75,6 +76,12 @@ pub enum ProxyError {
     /// The caller stopped sending its body.
     #[error("the caller sent nothing of its body for {0:?}")]
     CallerStalled(Duration),
+}
+
+impl From<Foreign> for ProxyError {
+    fn from(Foreign: Foreign) -> Self {
+        Self::NotAllowed("This transaction is another caller's.")
+    }
 }
 
 /// The caller's half of an error: stable, and without anything of ours.
