@@ -60,20 +60,19 @@ pub struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    /// Takes a text that begins with [`PREFIX`] apart; none where it does not.
+    /// Takes a token that begins with [`PREFIX`] apart; none where it does not.
     ///
     /// # Errors
     /// [`Invalid::Forged`] where no local token looks like this.
-    pub fn parse(text: &'a str) -> Option<Result<Self, Invalid>> {
-        let rest = text.strip_prefix(PREFIX)?;
-        let mut words = rest.split('.');
-        let parts = (words.next(), words.next(), words.next(), words.next());
-        Some(match parts {
-            (Some(caller), Some(expiry), Some(mac), None) if !caller.is_empty() => {
-                Ok(Self { caller, expiry, mac })
-            }
-            _ => Err(Invalid::Forged),
-        })
+    pub fn parse(token: &'a [u8]) -> Option<Result<Self, Invalid>> {
+        let rest = token.strip_prefix(PREFIX.as_bytes())?;
+        let parts = || {
+            // A name may have dots.
+            let (rest, mac) = std::str::from_utf8(rest).ok()?.rsplit_once('.')?;
+            let (caller, expiry) = rest.rsplit_once('.')?;
+            Some(Self { caller, expiry, mac })
+        };
+        Some(parts().ok_or(Invalid::Forged))
     }
 
     /// Whose it claims to be.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::token_request::TokenRefusal;
+use super::transactions::Foreign;
 use crate::credential::{LeaseError, shell_word};
 use crate::dial::{DialError, ProxyFault};
 use crate::guard::Refused;
@@ -81,6 +82,12 @@ pub enum ProxyError {
     CallerStalled(Duration),
 }
 
+impl From<Foreign> for ProxyError {
+    fn from(Foreign: Foreign) -> Self {
+        Self::NotAllowed("This transaction is another caller's.")
+    }
+}
+
 /// The caller's half of an error: stable, and without anything of ours.
 pub(super) struct Public {
     pub(super) status: StatusCode,
@@ -131,6 +138,19 @@ impl ProxyError {
                 };
                 of(words.status, words.code, proxy_error, words.text)
             }
+            Self::Refused(Refused::CallerUnknown(_)) => of(
+                StatusCode::UNAUTHORIZED,
+                "caller_unknown",
+                "http_request_denied",
+                "This sidekey serves callers that it knows. Show the token in Sidekey-Token, as a Bearer, or as the \
+                 password of a Basic; on a Unix socket, run as the right user.",
+            ),
+            Self::Refused(Refused::LocalToken(_)) => of(
+                StatusCode::UNAUTHORIZED,
+                "caller_unknown",
+                "http_request_denied",
+                "The local token has expired, or it is for another caller or route; fetch another one.",
+            ),
             Self::NoRoute => of(
                 StatusCode::NOT_FOUND,
                 "no_route",

@@ -18,20 +18,22 @@ use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::incoming::Coming;
 use super::response_body::ResponseBody;
+use super::rules::Rules;
 use super::token_request::{TokenRefusal, TokenRequest};
 use crate::clock::Clock;
-use crate::config::Route;
+use crate::config::CallerId;
 use crate::guard::local_token;
 
 /// The longest body of a token request, in octets.
 const MAX_BODY: usize = 16 << 10;
 
-/// Answers a token request on a route.
+/// Answers a token request, of a caller that is known otherwise if any, on a route.
 ///
 /// # Errors
 /// Why the client gets no token.
 pub(super) async fn answer(
-    _route: &Route,
+    rules: &Rules,
+    (caller, route): (Option<CallerId>, usize),
     head: Parts,
     body: Incoming,
     exchange: &Rc<Exchange>,
@@ -39,11 +41,25 @@ pub(super) async fn answer(
 ) -> Result<Response<ResponseBody>, ProxyError> {
     let form = read(Coming::new(body, head.version), exchange).await?;
     let request = TokenRequest::read(&head.headers, &form)?;
-    if !request.shows_any() {
+    let (callers, now) = (rules.callers(), clock.wall());
+    let shown = request.caller(|name, token| callers.of(name, token));
+    let caller = shown.map(|(caller, _)| caller).or(caller);
+    if !request.shows_any() || (caller.is_none() && !callers.is_empty()) {
         return Err(TokenRefusal::Client.into());
     }
+    if caller.is_some_and(|caller| !rules.may_use(caller, route)) {
+        return Err(TokenRefusal::NotAllowed.into());
+    }
     request.judge_grant_type()?;
-    Ok(granted(local_token::OF_NOBODY, exchange, clock.wall()))
+    Ok(match shown {
+        Some((caller, token)) => {
+            let name = &rules.routes()[route].name;
+            let token = local_token::mint(token, callers.name(caller), name, now);
+            granted(token.expose(), exchange, now)
+        }
+        // Its requests show otherwise who they are from, or nobody asks.
+        None => granted(local_token::OF_NOBODY, exchange, now),
+    })
 }
 
 /// The whole body, in the time that callers have for any.

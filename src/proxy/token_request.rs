@@ -145,17 +145,10 @@ impl TokenRequest {
         !self.shown.is_empty()
     }
 
-    /// The caller that the client shows itself to be, and which of the caller's tokens it showed.
-    pub(super) fn caller<C: Copy>(
-        &self,
-        find: impl Fn(&str) -> Option<C>,
-        tokens: impl Fn(C) -> Vec<Secret>,
-    ) -> Option<(C, Secret)> {
-        self.shown.iter().find_map(|(id, secret)| {
-            let caller = find(id)?;
-            let token = tokens(caller).into_iter().find(|token| token.is(secret.expose().as_bytes()))?;
-            Some((caller, token))
-        })
+    /// The caller that the client shows itself to be, and the token that it showed. `known`: whose token that is, if it
+    /// is the one's of that name.
+    pub(super) fn caller<C>(&self, known: impl Fn(&str, &[u8]) -> Option<C>) -> Option<(C, &Secret)> {
+        self.shown.iter().find_map(|(id, secret)| Some((known(id, secret.expose().as_bytes())?, secret)))
     }
 
     /// Is it for the only grant that there is here?
