@@ -10,7 +10,7 @@ use http::HeaderMap;
 use self::shown::Shown;
 use self::tokens::Tokens;
 use super::Refused;
-use super::local_token::{Invalid, Shown as LocalToken};
+use super::local_token::{Invalid, OF_NOBODY, Shown as LocalToken};
 use crate::clock::Clock;
 use crate::config::{CallerId, Config, Peer, PeerRule};
 use crate::secret::reader::SecretReader;
@@ -88,8 +88,8 @@ impl Callers {
     }
 
     /// Who a request on a route is from; none where there are no callers to tell apart. What it shows in `Sidekey-Token`
-    /// decides alone; else its Authorization, which may be there for other reasons; else its process. `route`: the
-    /// route's name, for local tokens.
+    /// decides alone; else its Authorization, which may be there for other reasons unless it is a local token; else its
+    /// process. `route`: the route's name, for local tokens.
     ///
     /// # Errors
     /// [`Refused::CallerUnknown`], [`Refused::LocalToken`].
@@ -105,7 +105,11 @@ impl Callers {
         let by_token = match shown::by(headers)? {
             Shown::Nothing => Err(Refused::CallerUnknown("it shows no token")),
             Shown::OwnHeader(token) => return self.by_token(token, route).map(Some),
-            Shown::Authorization(token) => self.by_token(&token, route),
+            Shown::Authorization(token) => match self.by_token(&token, route) {
+                // It is there for sidekey alone, and says itself who it is from.
+                Err(stale @ Refused::LocalToken(_)) if *token != *OF_NOBODY.as_bytes() => return Err(stale),
+                judged => judged,
+            },
         };
         by_token.or_else(|refused| self.by_peer(peer).ok_or(refused)).map(Some)
     }
