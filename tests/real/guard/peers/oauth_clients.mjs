@@ -38,8 +38,8 @@ async function ofOpenidClient(authentication) {
 
 async function judge(name, call) {
   const found = await call().catch((error) => {
-    const { message, error: code, data, cause } = error;
-    return `${message} ${JSON.stringify([code, data?.payload, cause?.error])}`;
+    const { message, status, data } = error;
+    return `${message} ${JSON.stringify([status, data?.payload])}`;
   });
   const [what, well] = wanted === 'works'
     ? ['fetches its own token and works', found === instances]
