@@ -26,7 +26,7 @@ pub(super) fn route(
     let account = credential.and_then(|credential| credentials.account_of_route(table, credential, context));
     let tls = tls::settings(table.table("tls"), global, context);
     let pace = pace(table, context);
-    let local_token_endpoint = local_token_endpoint(table, provider, context);
+    let local_token_endpoint = local_token_endpoint(table, provider, &matches, context);
     Some(Route {
         name: entry.key.as_str().into(),
         provider,
@@ -147,7 +147,12 @@ fn pace(table: &Table, context: &mut Context<'_>) -> Vec<Rate> {
 }
 
 /// Where clients of Aura fetch their tokens, unless another path is written, or none.
-fn local_token_endpoint(table: &Table, provider: Provider, context: &mut Context<'_>) -> Option<Box<str>> {
+fn local_token_endpoint(
+    table: &Table,
+    provider: Provider,
+    matches: &Matches,
+    context: &mut Context<'_>,
+) -> Option<Box<str>> {
     const KEY: &str = "local_token_endpoint";
     let Some(node) = table.get(KEY) else {
         return (provider == Provider::Aura).then(|| "/oauth/token".into());
@@ -156,6 +161,15 @@ fn local_token_endpoint(table: &Table, provider: Provider, context: &mut Context
     if path == "/" {
         let help = format!("write the path at which the client fetches its token, as {KEY} = \"/oauth/token\"");
         context.out.error(node.at, format!("{KEY} `/` would answer at the root of the route"), help);
+    }
+    let rest_behind = |prefix: &String| Some(path.strip_prefix(&**prefix)?).filter(|rest| rest.starts_with('/'));
+    let behind = matches.paths.iter().filter(|prefix| !prefix.is_empty()).find_map(rest_behind);
+    if let Some(rest) = behind {
+        context.out.warn(
+            node.at,
+            format!("{KEY} begins with the route's own prefix, which is not part of it"),
+            format!("write {KEY} = \"{rest}\", unless clients call the prefix twice"),
+        );
     }
     Some(path.into())
 }

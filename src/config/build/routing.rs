@@ -152,8 +152,8 @@ pub(super) fn plain_path<'a>(
     let plain = format!("write plain segments, as {key} = \"{example}\"");
     if !text.starts_with('/') {
         let help = match node.shown().starts_with('`') {
-            true => format!("write {key} = \"/{}\"", text.escape_debug()),
-            false => plain,
+            true if !text.contains("://") => format!("write {key} = \"/{}\"", text.escape_debug()),
+            _ => plain,
         };
         return wrong("does not begin with `/`", help, context);
     }
