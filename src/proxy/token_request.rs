@@ -188,7 +188,8 @@ fn basic(headers: &HeaderMap) -> Result<Option<Vec<(String, Secret)>>, TokenRefu
         return Err(TokenRefusal::Malformed("There is more than one Authorization."));
     }
     let value = value.as_bytes().trim_ascii();
-    let (scheme, encoded) = value.split_at(value.iter().position(|byte| *byte == b' ').unwrap_or(value.len()));
+    let (scheme, encoded) =
+        value.split_at(value.iter().position(|byte| *byte == b' ').unwrap_or(value.len()));
     if !scheme.eq_ignore_ascii_case(b"basic") {
         return Ok(None);
     }

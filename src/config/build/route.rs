@@ -159,10 +159,12 @@ fn local_token_endpoint(
     };
     let path = routing::plain_path(KEY, "/oauth/token", node, context)?;
     if path == "/" {
-        let help = format!("write the path at which the client fetches its token, as {KEY} = \"/oauth/token\"");
+        let help =
+            format!("write the path at which the client fetches its token, as {KEY} = \"/oauth/token\"");
         context.out.error(node.at, format!("{KEY} `/` would answer at the root of the route"), help);
     }
-    let rest_behind = |prefix: &String| Some(path.strip_prefix(&**prefix)?).filter(|rest| rest.starts_with('/'));
+    let rest_behind =
+        |prefix: &String| Some(path.strip_prefix(&**prefix)?).filter(|rest| rest.starts_with('/'));
     let behind = matches.paths.iter().filter(|prefix| !prefix.is_empty()).find_map(rest_behind);
     if let Some(rest) = behind {
         context.out.warn(

@@ -143,7 +143,8 @@ fn a_process_is_known_by_its_user_and_group_unless_its_token_says_otherwise() {
 #[test]
 fn without_callers_whoever_connects_gets_in() {
     let text = CONFIG.split("[caller.ci]").next().expect("a beginning");
-    let (callers, _) = Callers::load(&config(text), &SecretReader::new([]), &Clock::system()).expect("nothing to read");
+    let (callers, _) =
+        Callers::load(&config(text), &SecretReader::new([]), &Clock::system()).expect("nothing to read");
     let mut headers = HeaderMap::new();
     headers.insert("sidekey-token", "anything".parse().expect("value"));
     assert_eq!(callers.identify(&headers, None, None), Ok(None));
@@ -167,7 +168,8 @@ fn a_token_that_its_file_has_no_more_counts_no_more() {
         at("a").display(),
         at("b").display()
     );
-    let (known, mut watch) = Callers::load(&config(&text), &SecretReader::new([]), &Clock::system()).expect("tokens");
+    let (known, mut watch) =
+        Callers::load(&config(&text), &SecretReader::new([]), &Clock::system()).expect("tokens");
     let name = |token| callers(&known, token);
     assert_eq!(name("token-of-a-0123456789").as_deref(), Some("a"));
 
@@ -192,6 +194,12 @@ fn a_token_that_its_file_has_no_more_counts_no_more() {
     write("a", "token-of-b-0123456789\n");
     watch.look();
     assert_eq!((name("token-of-b-0123456789"), name("another-of-a-0123456789")), (None, None));
+    // Nor does a caller's name beside it.
+    assert_eq!(
+        (known.of("a", b"token-of-b-0123456789"), known.of("b", b"token-of-b-0123456789")),
+        (None, None)
+    );
+    assert!(known.tokens(0).is_empty() && known.tokens(1).is_empty());
     write("a", "third-of-a-0123456789\n");
     watch.look();
     assert_eq!(name("token-of-b-0123456789").as_deref(), Some("b"));
@@ -205,13 +213,15 @@ fn a_token_may_be_what_a_command_prints() {
     let (known, _) = Callers::load(&config(text), &SecretReader::new([]), &Clock::system()).expect("a token");
     assert_eq!(known.tokens(0).iter().map(Secret::expose).collect::<Vec<_>>(), ["printed-0123456789"]);
     let text = text.replace("printed-", "two words ");
-    let refused = Callers::load(&config(&text), &SecretReader::new([]), &Clock::system()).expect_err("no word");
+    let refused =
+        Callers::load(&config(&text), &SecretReader::new([]), &Clock::system()).expect_err("no word");
     assert!(matches!(refused, SecretError::NotAWord(_)), "{refused:?}");
 }
 
 #[test]
 fn debug_shows_no_token() {
-    let (known, watch) = Callers::load(&config(CONFIG), &SecretReader::new([]), &Clock::system()).expect("tokens");
+    let (known, watch) =
+        Callers::load(&config(CONFIG), &SecretReader::new([]), &Clock::system()).expect("tokens");
     let debug = format!("{known:?} {watch:?}");
     assert!(!debug.contains("0123456789"), "{debug}");
 }

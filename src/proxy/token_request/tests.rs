@@ -88,7 +88,9 @@ fn what_is_no_request_for_client_credentials_gets_the_error_that_says_so() {
             other => panic!("{authorization:?} {body}: {other:?}"),
         }
     }
-    for other in ["password", "refresh_token", "authorization_code", "Client_Credentials", "client_credentials "] {
+    for other in
+        ["password", "refresh_token", "authorization_code", "Client_Credentials", "client_credentials "]
+    {
         assert_eq!(asked(&[&good], &format!("grant_type={other}")), Err(TokenRefusal::GrantType), "{other}");
     }
 }
@@ -102,7 +104,8 @@ fn only_a_form_is_read() {
     for form in [FORM, "Application/X-WWW-Form-Urlencoded ; charset=utf-8"] {
         assert!(read(Some(form)), "{form}");
     }
-    for other in [None, Some("application/json"), Some("multipart/form-data; boundary=x"), Some("text/plain")] {
+    for other in [None, Some("application/json"), Some("multipart/form-data; boundary=x"), Some("text/plain")]
+    {
         assert!(!read(other), "{other:?}");
     }
 }
