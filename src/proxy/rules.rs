@@ -266,23 +266,24 @@ impl Rules {
         // `*` is for OPTIONS only (RFC 9112 §3.2.4).
         let target = target.filter(|_| path != "*" || head.method == Method::OPTIONS);
         let target = target.ok_or_else(|| refuse(ProxyError::BadRequest("The target is not a path.")))?;
-        if asks_for_local_token && head.method != Method::POST {
-            return Err(refuse(TokenRefusal::Method.into()));
-        }
-        let account = match asks_for_local_token {
-            true => None,
-            false => self.account(found.route, head).map_err(refuse)?,
-        };
-        if let (Some(reach), Some(account)) = (reach, &account)
-            && !reach.may_be(account.as_bytes())
-        {
-            return Err(refuse(ProxyError::NotAllowed("This caller may not use this account.")));
-        }
         // The guard has seen that there is exactly one.
         let host = head.headers.get(HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
         let by_path = found.prefix.map(|_| &self.table);
         let prefix = found.prefix.unwrap_or_default();
         let view = View { tls: self.tls[listener], host, prefix, by_path };
-        Ok(Plan { route, index: found.route, target, account, view, caller, asks_for_local_token })
+        let mut plan =
+            Plan { route, index: found.route, target, account: None, view, caller, asks_for_local_token };
+        if asks_for_local_token {
+            // Nothing of it goes on, so that nothing below concerns it.
+            let is_asked_well = head.method == Method::POST;
+            return if is_asked_well { Ok(plan) } else { Err(refuse(TokenRefusal::Method.into())) };
+        }
+        plan.account = self.account(found.route, head).map_err(refuse)?;
+        if let (Some(reach), Some(account)) = (reach, &plan.account)
+            && !reach.may_be(account.as_bytes())
+        {
+            return Err(refuse(ProxyError::NotAllowed("This caller may not use this account.")));
+        }
+        Ok(plan)
     }
 }
