@@ -128,6 +128,11 @@ impl App {
         &self.vault
     }
 
+    /// Tells whether all threads of the data plane run.
+    pub fn pulse(&self) -> impl Fn() -> bool + Send + 'static {
+        self.server.pulse()
+    }
+
     /// Stops in order: serves for the drain delay, then lets running exchanges finish.
     pub async fn stop(self) {
         tokio::time::sleep(self.drain_delay).await;
