@@ -224,6 +224,8 @@ pub struct Upstream {
     pub host_header: HeaderValue,
     /// The egress proxy that leads there; none: it is reached directly.
     pub via: Option<Arc<EgressProxy>>,
+    /// May its name lead to a link-local address, or to that of a metadata service?
+    pub allow_link_local: bool,
 }
 
 /// The `tls` table: `ca` verifies the peer, `cert` and `key` are ours. The global `ca` is already merged in.

@@ -1,8 +1,10 @@
 //! Why an origin cannot be reached.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::config::Reserved;
 use crate::header::IllegalCharacter;
 use crate::secret::SecretError;
 
@@ -17,6 +19,19 @@ pub enum DialError {
         /// What the resolver said.
         #[source]
         source: io::Error,
+    },
+    /// The name leads to nothing but addresses that credentials must not go to.
+    #[error(
+        "{host} leads to {address}, {why}, where nothing is sent; is the name right, and the resolver?{}",
+        leave(*.why, "beside it")
+    )]
+    Reserved {
+        /// The name.
+        host: String,
+        /// The first of its addresses.
+        address: IpAddr,
+        /// Why nothing goes there.
+        why: Reserved,
     },
     /// Nobody accepts the connection.
     #[error("cannot connect to {host}:{port}")]
@@ -78,12 +93,33 @@ impl DialError {
     }
 }
 
+/// What to write where that is meant.
+fn leave(why: Reserved, place: &str) -> String {
+    match why {
+        Reserved::LinkLocal | Reserved::Metadata => {
+            format!(" (or, knowingly, write allow_link_local = true {place})")
+        }
+        Reserved::NoMachine => String::new(),
+    }
+}
+
 /// Why an egress proxy opens no tunnel. Holds nothing that the proxy sent but its status.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyFault {
     /// Its name has no address.
     #[error("its name cannot be looked up")]
     Lookup(#[source] io::Error),
+    /// Its name leads to nothing but addresses that nothing may go to.
+    #[error(
+        "its name leads to {address}, {why}, where nothing is sent; is the name right, and the resolver?{}",
+        leave(*.why, "in the table `egress_proxy`")
+    )]
+    Reserved {
+        /// The first of its addresses.
+        address: IpAddr,
+        /// Why nothing goes there.
+        why: Reserved,
+    },
     /// It does not accept connections.
     #[error("it does not accept connections")]
     Connect(#[source] io::Error),

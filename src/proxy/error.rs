@@ -163,6 +163,10 @@ impl ProxyError {
             Self::Unreachable(DialError::Lookup { .. }) => {
                 unreachable("dns_error", "The upstream's name cannot be looked up.")
             }
+            Self::Unreachable(DialError::Reserved { .. }) => unreachable(
+                "destination_ip_prohibited",
+                "The upstream's name leads to an address that requests must not go to; the log of sidekey says more.",
+            ),
             Self::Unreachable(DialError::Connect { .. }) => {
                 unreachable("destination_unavailable", "The upstream does not accept connections.")
             }
@@ -300,6 +304,7 @@ fn proxy_error_of(fault: &ProxyFault) -> &'static str {
         ProxyFault::Password(_) | ProxyFault::Login(_) | ProxyFault::Unauthenticated => {
             "proxy_configuration_error"
         }
+        ProxyFault::Reserved { .. } => "destination_ip_prohibited",
         ProxyFault::Garbage | ProxyFault::TooLong(_) => "http_protocol_error",
         ProxyFault::Closed(_) => "connection_terminated",
         ProxyFault::Timeout(_) => "connection_timeout",
@@ -312,6 +317,7 @@ mod tests {
     use std::io;
 
     use super::*;
+    use crate::config::Reserved;
     use crate::secret::SecretError;
 
     #[test]
@@ -320,6 +326,11 @@ mod tests {
         let cases = [
             (ProxyFault::Lookup(io()), 502, "dns_error"),
             (ProxyFault::Connect(io()), 502, "destination_unavailable"),
+            (
+                ProxyFault::Reserved { address: [169, 254, 1, 1].into(), why: Reserved::LinkLocal },
+                502,
+                "destination_ip_prohibited",
+            ),
             (ProxyFault::Password(SecretError::Unset("P".into())), 502, "proxy_configuration_error"),
             (ProxyFault::Unauthenticated, 502, "proxy_configuration_error"),
             (ProxyFault::Refused(403), 502, "destination_unavailable"),

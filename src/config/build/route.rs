@@ -91,10 +91,10 @@ fn upstream(entry: &Entry, table: &Table, provider: Provider, context: &mut Cont
         Provider::Neon => Some("https://console.neon.tech/api/v2"),
         Provider::Neo4j | Provider::Generic => None,
     };
-    let allow_cleartext = table.flag("allow_cleartext", false);
+    let leave = url::Leave::of(table);
     match (table.get("upstream"), default) {
-        (Some(node), _) => url::upstream(node, allow_cleartext, context),
-        (None, Some(default)) => url::upstream(&Node::text(entry.at, default), allow_cleartext, context),
+        (Some(node), _) => url::upstream(node, leave, context),
+        (None, Some(default)) => url::upstream(&Node::text(entry.at, default), leave, context),
         (None, None) => {
             // A mistaken provider may be the reason; that is reported already.
             if !table.get("provider").is_some_and(|node| matches!(node.value, Value::Broken)) {

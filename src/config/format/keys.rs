@@ -28,6 +28,12 @@ pub(super) const fn egress_proxy(doc: &'static str) -> Key {
 pub(super) const CLEARTEXT: Key =
     Key::new("allow_cleartext", Kind::Flag, "Allows `http://` to a peer that is not on this machine.")
         .default("false");
+pub(super) const LINK_LOCAL: Key = Key::new(
+    "allow_link_local",
+    Kind::Flag,
+    "Allows link-local addresses, and those of clouds' metadata services.",
+)
+.default("false");
 
 /// The whole file.
 pub(crate) static ROOT: TableFormat = TableFormat {
@@ -264,6 +270,7 @@ static ROUTE: TableFormat = TableFormat {
         Key::new("tls", TLS_TABLE, "TLS towards the upstream."),
         egress_proxy("The HTTP proxy that leads to the upstream; false: none.").default("as in `[server]`"),
         CLEARTEXT,
+        LINK_LOCAL,
         Key::new("allow", TEXTS, "The only requests that pass.").later("rules for single requests"),
         Key::new("deny", TEXTS, "Requests that do not pass.").later("rules for single requests"),
         Key::new("cors", Kind::AnyOf(&[Kind::Flag, TEXTS]), "Origins of web pages that may call.")
@@ -337,6 +344,7 @@ static EGRESS_PROXY: TableFormat = TableFormat {
         .required(),
         Key::new("username", TEXT, "What it knows sidekey by (Basic)."),
         Key::new("password", Kind::Secret, "The password for it; no command."),
+        LINK_LOCAL,
     ]],
     later: None,
 };
@@ -403,6 +411,7 @@ static STORE: TableFormat = TableFormat {
         Key::new("prefix", Kind::Text("sidekey"), "redis: stands before every key.").default("\"sidekey\""),
         Key::new("tls", TLS_TABLE, "redis: TLS towards the server."),
         CLEARTEXT,
+        LINK_LOCAL,
         Key::new("timeout", SOME_TIME, "redis: how long one command may take.").default("\"2s\""),
         Key::new(
             "encryption_key",
