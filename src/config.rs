@@ -11,6 +11,7 @@ mod environment;
 mod format;
 mod model;
 mod no_proxy;
+mod pin;
 mod reserved;
 mod units;
 
@@ -24,6 +25,7 @@ pub use context::Environment;
 pub use diagnostic::{Diagnostic, Place, Report};
 pub use format::{json_schema, reference_markdown};
 pub use model::*;
+pub use pin::Pin;
 pub use reserved::{Reserved, reserved, reserved_unless};
 pub use units::{MAX_RATES, Rate, duration};
 

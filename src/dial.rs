@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use crate::config::{Reserved, Upstream, authority, is_this_machine, reserved_unless};
+use crate::tls::OtherKey;
 
 pub use self::error::{DialError, ProxyFault};
 pub use self::stream::Stream;
@@ -54,7 +55,10 @@ pub async fn dial(
         }
     };
     let Some(connector) = tls else { return Ok(Stream::Plain(tcp)) };
-    let failed = |source| DialError::Tls { host: host(), source };
+    let failed = |source: io::Error| match OtherKey::of(&source) {
+        Some(source) => DialError::OtherKey { host: host(), source },
+        None => DialError::Tls { host: host(), source },
+    };
     let name = ServerName::try_from(host())
         .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
     let secured = timeout_at(deadline, connector.connect(name, tcp)).await.map_err(|_| timeout())?;

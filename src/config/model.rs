@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::pin::Pin;
 use super::units::Rate;
 use crate::secret::SecretSource;
 
@@ -228,11 +229,14 @@ pub struct Upstream {
     pub allow_link_local: bool,
 }
 
-/// The `tls` table: `ca` verifies the peer, `cert` and `key` are ours. The global `ca` is already merged in.
+/// The `tls` table: `ca` or `pin` verifies the peer, `cert` and `key` are ours. The global table is already merged in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct TlsSettings {
     /// PEM files with roots to trust besides the system's.
     pub ca: Vec<PathBuf>,
+    /// The public keys, one of which the peer must have; then nothing else of its certificate counts, nor does `ca`.
+    /// Empty: its certificate is verified.
+    pub pins: Vec<Pin>,
     /// PEM files with our certificate chain and its private key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::config::Reserved;
 use crate::header::IllegalCharacter;
 use crate::secret::SecretError;
+use crate::tls::OtherKey;
 
 /// Why an origin could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,15 @@ pub enum DialError {
         #[source]
         source: io::Error,
     },
+    /// It has another public key than those that are pinned.
+    #[error("TLS with {host} failed")]
+    OtherKey {
+        /// The host.
+        host: String,
+        /// Which one it has.
+        #[source]
+        source: OtherKey,
+    },
     /// It took too long.
     #[error("connecting to {host}:{port} took longer than {limit:?}")]
     Timeout {
@@ -79,7 +89,11 @@ pub enum DialError {
 impl DialError {
     /// Is a certificate the reason, rather than the network?
     pub fn is_certificate(&self) -> bool {
-        let Self::Tls { source, .. } = self else { return false };
+        let source = match self {
+            Self::OtherKey { .. } => return true,
+            Self::Tls { source, .. } => source,
+            _ => return false,
+        };
         let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
     }

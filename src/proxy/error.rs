@@ -182,6 +182,10 @@ impl ProxyError {
                     "The egress proxy does not lead to the upstream; the log of sidekey says why.",
                 ),
             },
+            Self::Unreachable(DialError::OtherKey { .. }) => unreachable(
+                "tls_certificate_error",
+                "The upstream's public key is not the one that is pinned.",
+            ),
             Self::Unreachable(error @ DialError::Tls { .. }) if error.is_certificate() => {
                 unreachable("tls_certificate_error", "The upstream's certificate does not verify.")
             }

@@ -25,6 +25,9 @@ pub(super) fn route(
     let credential = credentials.of_route(entry, table, upstream.as_ref(), global, context);
     let account = credential.and_then(|credential| credentials.account_of_route(table, credential, context));
     let tls = tls::settings(table.table("tls"), global, context);
+    if let Some(upstream) = &upstream {
+        tls::refuse_idle_pin(table, upstream, "upstream", context);
+    }
     let pace = pace(table, context);
     Some(Route {
         name: entry.key.as_str().into(),

@@ -5,6 +5,7 @@ use super::{Choice, Key, Kind, TableFormat};
 pub(super) const TEXT: Kind = Kind::Text("…");
 pub(super) const TEXTS: Kind = Kind::List(&TEXT);
 const FILE: Kind = Kind::Text("/etc/ssl/private-ca.pem");
+const PIN: Kind = Kind::Text("sha256/BASE64");
 const ADDRESS: Kind = Kind::Text("127.0.0.1:7600");
 const PATH: Kind = Kind::Text("/aura");
 const HOST: Kind = Kind::Text("aura.localhost");
@@ -352,13 +353,20 @@ static EGRESS_PROXY: TableFormat = TableFormat {
 static TLS: TableFormat = TableFormat {
     name: "tls",
     heading: "[tls], or tls = { … } on a route or credential",
-    doc: "`ca` verifies the peer, besides the system's roots; `cert` and `key` are ours. At the top level, it holds for \
-          every upstream and token endpoint.",
+    doc: "`ca` verifies the peer, besides the system's roots, or `pin` does, in their place; `cert` and `key` are ours. At \
+          the top level, it holds for every upstream and token endpoint; a `ca` or `pin` of one's own comes before a `pin` \
+          there.",
     keys: &[&[
         Key::new(
             "ca",
             Kind::AnyOf(&[FILE, Kind::List(&FILE)]),
             "PEM files with roots to trust; one or a list.",
+        ),
+        Key::new(
+            "pin",
+            Kind::AnyOf(&[PIN, Kind::List(&PIN)]),
+            "Public keys in the place of roots, as `sha256/BASE64`; one or a list. The peer must have one of them; \
+             nothing else of its certificate counts then, neither who signed it nor names and dates.",
         ),
         Key::new("cert", Kind::Text("/etc/sidekey/client.pem"), "PEM file with our certificate chain."),
         Key::new("key", Kind::Text("/etc/sidekey/client.key"), "PEM file with its private key."),

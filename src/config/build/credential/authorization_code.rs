@@ -43,6 +43,9 @@ pub(super) fn read(
     let params = fields::fields(table, "params", &["scope"], context);
     let auth_params = fields::fields(table, "auth_params", &["scope"], context);
     let tls = tls::settings(table.table("tls"), global, context);
+    if let Some(AuthorizationServer::Known { token_url, .. }) = &server {
+        tls::refuse_idle_pin(table, &token_url.origin, "token_url", context);
+    }
     let leave = url::Leave::of(table);
     Some(CredentialKind::AuthorizationCode(AuthorizationCode {
         server: server?,

@@ -33,6 +33,9 @@ pub(super) fn read(
     let scope = fields::scope(table, context);
     let params = fields::fields(table, "params", OWN_KEYS, context);
     let tls = tls::settings(table.table("tls"), global, context);
+    if let Some(endpoint) = &token_url {
+        tls::refuse_idle_pin(table, &endpoint.origin, "token_url", context);
+    }
     Some(CredentialKind::ClientCredentials(ClientCredentials {
         token_url: token_url?,
         clients: clients?.into_iter().map(Arc::new).collect(),
