@@ -3,6 +3,8 @@
 //! A port on loopback can be reached by any web page through its visitor's browser, so a request must name a host
 //! that is ours (DNS rebinding does not) and must not come from a page of another site.
 
+pub mod callers;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -32,6 +34,9 @@ pub enum Refused {
     /// CONNECT or TRACE.
     #[error("the method is not forwarded")]
     Method,
+    /// It shows nothing that tells who it is from.
+    #[error("the caller is unknown: {0}")]
+    CallerUnknown(&'static str),
 }
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

@@ -386,3 +386,39 @@ async fn explain_names_the_account_that_a_request_is_for() {
     assert_eq!(useless.status, 2);
     assert!(useless.stderr.contains("account_header"), "{}", useless.stderr);
 }
+
+#[tokio::test]
+async fn a_service_manager_is_told_when_it_serves_that_it_lives_and_when_it_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let aura = aura().await;
+    private_file(folder.path().join("sidekey.toml"), &aura_route(&aura, ""));
+    let socket = folder.path().join("notify");
+    let told = tokio::net::UnixDatagram::bind(&socket).unwrap();
+    let mut lines = std::collections::VecDeque::<String>::new();
+    let mut until = async |word: &str| {
+        patiently(word, async {
+            loop {
+                while let Some(line) = lines.pop_front() {
+                    if line == word {
+                        return;
+                    }
+                    let known = ["STATUS=", "WATCHDOG=1"].iter().any(|known| line.starts_with(known));
+                    assert!(known, "{line} while waiting for {word}");
+                }
+                let mut bytes = [0; 1024];
+                let length = told.recv(&mut bytes).await.unwrap();
+                lines.extend(String::from_utf8(bytes[..length].to_vec()).unwrap().lines().map(str::to_owned));
+            }
+        })
+        .await;
+    };
+    let variables = [("NOTIFY_SOCKET", socket.to_str().unwrap()), ("WATCHDOG_USEC", "100000")];
+    let run = Run::start(folder.path(), &["run"], &variables).await;
+    until("READY=1").await;
+    until("WATCHDOG=1").await;
+    until("WATCHDOG=1").await;
+    let ((status, _), ()) = tokio::join!(run.end(Signal::TERM), async {
+        until("STOPPING=1").await;
+    });
+    assert_eq!(status, Some(0));
+}

@@ -1,6 +1,7 @@
 //! The validated configuration: what the rest of the program sees. Made only by the conversion from the
 //! file as written; nothing here needs checking again.
 
+mod caller;
 mod credential;
 mod egress;
 mod oauth;
@@ -17,6 +18,7 @@ use super::pin::Pin;
 use super::units::Rate;
 use crate::secret::SecretSource;
 
+pub use self::caller::*;
 pub use self::credential::*;
 pub use self::egress::*;
 pub use self::oauth::*;
@@ -33,6 +35,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Every credential that a route uses, named and inline; [`CredentialId`] indexes it.
     pub credentials: Vec<Credential>,
+    /// Who may use the proxy, and how far; empty: whoever connects. [`CallerId`] indexes it.
+    pub callers: Vec<Caller>,
     /// Where grants and shared tokens are kept.
     pub store: Store,
     /// Environment variables that hold secrets: children never inherit them.

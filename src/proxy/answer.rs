@@ -4,7 +4,9 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Response, StatusCode};
 use serde_json::json;
 
@@ -41,8 +43,15 @@ pub(crate) fn of(
     if let Some(seconds) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if matches!(error, ProxyError::Refused(Refused::Method)) {
-        headers.insert(ALLOW, METHODS);
+    match error {
+        ProxyError::Refused(Refused::Method) => drop(headers.insert(ALLOW, METHODS)),
+        ProxyError::Refused(Refused::CallerUnknown(_)) => {
+            // Either will do, and some tools send nothing before they are asked (RFC 9110 §11.6.1).
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"sidekey\""));
+            let basic = "Basic realm=\"sidekey\", charset=\"UTF-8\"";
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(basic));
+        }
+        _ => {}
     }
     response
 }
@@ -82,7 +91,9 @@ fn neo4j_code(public: &Public) -> String {
         | "rate_limited"
         | "upstream_unreachable"
         | "upstream_timeout" => "TransientError.General",
-        "forbidden_host" | "cross_site" | "not_allowed" | "login_required" => "ClientError.Security",
+        "forbidden_host" | "cross_site" | "not_allowed" | "caller_unknown" | "login_required" => {
+            "ClientError.Security"
+        }
         "upstream_protocol" => "DatabaseError.General",
         _ => "ClientError.Request",
     };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::transactions::Foreign;
 use crate::credential::{LeaseError, shell_word};
 use crate::dial::{DialError, ProxyFault};
 use crate::guard::Refused;
@@ -77,6 +78,12 @@ pub enum ProxyError {
     CallerStalled(Duration),
 }
 
+impl From<Foreign> for ProxyError {
+    fn from(Foreign: Foreign) -> Self {
+        Self::NotAllowed("This transaction is another caller's.")
+    }
+}
+
 /// The caller's half of an error: stable, and without anything of ours.
 pub(super) struct Public {
     pub(super) status: StatusCode,
@@ -118,6 +125,13 @@ impl ProxyError {
                 "method_refused",
                 "http_request_denied",
                 "CONNECT and TRACE are not forwarded.",
+            ),
+            Self::Refused(Refused::CallerUnknown(_)) => of(
+                StatusCode::UNAUTHORIZED,
+                "caller_unknown",
+                "http_request_denied",
+                "This sidekey serves callers that it knows. Show the token in Sidekey-Token, as a Bearer, or as the \
+                 password of a Basic; on a Unix socket, run as the right user.",
             ),
             Self::NoRoute => of(
                 StatusCode::NOT_FOUND,

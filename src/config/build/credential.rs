@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use self::account::Accounts;
+pub(super) use self::account::name as account_name;
 use self::bound::Bound;
 use super::secrets;
 use crate::config::context::Context;
