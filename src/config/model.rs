@@ -126,13 +126,31 @@ impl Listener {
 pub enum Bind {
     /// A TCP address; port 0 lets the system choose.
     Tcp(SocketAddr),
-    /// A Unix socket, with the permission bits of its file (0600 by default).
+    /// A Unix socket.
     Unix {
         /// The socket's file.
         path: PathBuf,
-        /// Permission bits.
-        mode: u32,
+        /// Who may connect to it.
+        access: Access,
     },
+}
+
+/// What a Unix socket's file lets others do; to connect takes the right to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// Permission bits.
+    pub mode: u32,
+    /// The user that it is given to; none: whoever runs sidekey.
+    pub owner: Option<u32>,
+    /// The group that it is given to; none: the group of whoever runs sidekey.
+    pub group: Option<u32>,
+}
+
+impl Default for Access {
+    /// For whoever runs sidekey alone.
+    fn default() -> Self {
+        Self { mode: 0o600, owner: None, group: None }
+    }
 }
 
 /// What kind of service a route talks to.

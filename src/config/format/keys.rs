@@ -6,6 +6,8 @@ pub(super) const TEXT: Kind = Kind::Text("…");
 pub(super) const TEXTS: Kind = Kind::List(&TEXT);
 const FILE: Kind = Kind::Text("/etc/ssl/private-ca.pem");
 const PIN: Kind = Kind::Text("sha256/BASE64");
+/// A user or a group. The last number means none at all to the system.
+const WHO: Kind = Kind::AnyOf(&[Kind::Text("sidekey"), Kind::Integer { min: 0, max: 4_294_967_294 }]);
 const ADDRESS: Kind = Kind::Text("127.0.0.1:7600");
 const PATH: Kind = Kind::Text("/aura");
 const HOST: Kind = Kind::Text("aura.localhost");
@@ -169,7 +171,11 @@ static LISTEN_ITEM: TableFormat = TableFormat {
         )
         .required(),
         Key::new("mode", Kind::Text("0660"), "Permission bits of the Unix socket's file.")
-            .default("\"0600\""),
+            .default("\"0600\"; with `group` \"0660\""),
+        Key::new("owner", WHO, "The user that the Unix socket's file is given to: a name or a number.")
+            .default("who runs sidekey"),
+        Key::new("group", WHO, "The group that the Unix socket's file is given to: a name or a number.")
+            .default("the group of who runs sidekey"),
         Key::new(
             "allow_unauthenticated_remote",
             Kind::Flag,
