@@ -7,6 +7,7 @@ pub(super) const TEXTS: Kind = Kind::List(&TEXT);
 const FILE: Kind = Kind::Text("/etc/ssl/private-ca.pem");
 const ADDRESS: Kind = Kind::Text("127.0.0.1:7600");
 const PATH: Kind = Kind::Text("/aura");
+const TOKEN_PATH: Kind = Kind::Text("/oauth/token");
 const HOST: Kind = Kind::Text("aura.localhost");
 pub(super) const PEERS: Kind = Kind::List(&Kind::Text("api.example.com"));
 pub(super) const POSITIVE: Kind = Kind::Integer { min: 1, max: 1_000_000 };
@@ -315,10 +316,11 @@ static ROUTE: TableFormat = TableFormat {
         Key::new("pace_wait", ANY_TIME, "How long a request may wait for its turn.").default("\"10s\""),
         Key::new(
             "local_token_endpoint",
-            Kind::AnyOf(&[Kind::Flag, PATH]),
-            "Answers clients' own token requests.",
+            Kind::AnyOf(&[TOKEN_PATH, Kind::Off]),
+            "The path, without the route's own prefix, at which sidekey itself answers clients that fetch a token; false: \
+             none.",
         )
-        .later("answering clients that ask for tokens themselves"),
+        .default("aura: `\"/oauth/token\"`; else none"),
         Key::new(
             "preserve_header_case",
             Kind::Flag,
