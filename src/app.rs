@@ -80,7 +80,7 @@ impl App {
         let (pool, keeper) = pool_of(config, &tls, clock, &vault)?;
         let mut certificates = CertificateWatch::default();
         let reader = SecretReader::new(config.secret_variables.clone());
-        let (callers, tokens) = Callers::load(config, &reader)?;
+        let (callers, tokens) = Callers::load(config, &reader, clock)?;
         let shared = Arc::new(Shared {
             rules: Rules::new(config, callers),
             claims: claims(config, &pool),

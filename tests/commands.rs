@@ -292,7 +292,12 @@ async fn explain_shows_where_a_request_goes_or_which_rule_refuses_it() {
         assert!(allowed.stdout.lines().any(|shown| shown == line), "{line}\n{}", allowed.stdout);
     }
     assert!(!allowed.stdout.contains("Bearer mine"), "{}", allowed.stdout);
-    let refusals: [(&[&str], &str); 9] = [
+    let fetched = explain(&["POST", "/aura/oauth/token"]).await;
+    assert_eq!(fetched.status, 0, "{}", fetched.stderr);
+    assert!(fetched.stdout.contains("route       aura\nanswered    by sidekey itself"), "{}", fetched.stdout);
+    assert!(!fetched.stdout.contains("upstream"), "{}", fetched.stdout);
+    let refusals: [(&[&str], &str); 10] = [
+        (&["GET", "/aura/oauth/token"], "405 method_refused: Tokens are asked for with POST"),
         (&["GET", "/other"], "404 no_route"),
         (&["GET", "/aura/x", "-H", "Origin: https://evil.example"], "403 cross_site"),
         (&["GET", "/aura/x", "-H", "Host: evil.example"], "403 forbidden_host"),

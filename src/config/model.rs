@@ -217,6 +217,9 @@ pub struct Route {
     pub pace: Vec<Rate>,
     /// How long a request may wait for its turn.
     pub pace_wait: Duration,
+    /// The path, in its normal form and without what the route matched, at which sidekey itself answers clients that
+    /// fetch a token; none: it answers nowhere.
+    pub local_token_endpoint: Option<Box<str>>,
     /// Does a `%2F` in the path pass, as the content of its segment?
     pub passes_encoded_slash: bool,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::token_request::TokenRefusal;
 use super::transactions::Foreign;
 use crate::credential::{LeaseError, shell_word};
 use crate::dial::{DialError, ProxyFault};
@@ -23,6 +24,9 @@ pub enum ProxyError {
     /// The caller may not do that.
     #[error("{0}")]
     NotAllowed(&'static str),
+    /// A client gets no local token.
+    #[error(transparent)]
+    TokenRequest(#[from] TokenRefusal),
     /// No route matches.
     #[error("no route matches")]
     NoRoute,
@@ -126,12 +130,26 @@ impl ProxyError {
                 "http_request_denied",
                 "CONNECT and TRACE are not forwarded.",
             ),
+            Self::TokenRequest(refusal) => {
+                let words = refusal.words();
+                let proxy_error = match refusal {
+                    TokenRefusal::Client | TokenRefusal::NotAllowed => "http_request_denied",
+                    _ => "http_request_error",
+                };
+                of(words.status, words.code, proxy_error, words.text)
+            }
             Self::Refused(Refused::CallerUnknown(_)) => of(
                 StatusCode::UNAUTHORIZED,
                 "caller_unknown",
                 "http_request_denied",
                 "This sidekey serves callers that it knows. Show the token in Sidekey-Token, as a Bearer, or as the \
                  password of a Basic; on a Unix socket, run as the right user.",
+            ),
+            Self::Refused(Refused::LocalToken(_)) => of(
+                StatusCode::UNAUTHORIZED,
+                "caller_unknown",
+                "http_request_denied",
+                "The local token has expired, or it is for another caller or route; fetch another one.",
             ),
             Self::NoRoute => of(
                 StatusCode::NOT_FOUND,

@@ -10,6 +10,7 @@ const PIN: Kind = Kind::Text("sha256/BASE64");
 const WHO: Kind = Kind::AnyOf(&[Kind::Text("sidekey"), Kind::Integer { min: 0, max: 4_294_967_294 }]);
 const ADDRESS: Kind = Kind::Text("127.0.0.1:7600");
 const PATH: Kind = Kind::Text("/aura");
+const TOKEN_PATH: Kind = Kind::Text("/oauth/token");
 const HOST: Kind = Kind::Text("aura.localhost");
 pub(super) const PEERS: Kind = Kind::List(&Kind::Text("api.example.com"));
 pub(super) const POSITIVE: Kind = Kind::Integer { min: 1, max: 1_000_000 };
@@ -329,10 +330,11 @@ static ROUTE: TableFormat = TableFormat {
         Key::new("pace_wait", ANY_TIME, "How long a request may wait for its turn.").default("\"10s\""),
         Key::new(
             "local_token_endpoint",
-            Kind::AnyOf(&[Kind::Flag, PATH]),
-            "Answers clients' own token requests.",
+            Kind::AnyOf(&[TOKEN_PATH, Kind::Off]),
+            "The path, without the route's own prefix, at which sidekey itself answers clients that fetch a token; false: \
+             none.",
         )
-        .later("answering clients that ask for tokens themselves"),
+        .default("aura: `\"/oauth/token\"`; else none"),
         Key::new(
             "preserve_header_case",
             Kind::Flag,
