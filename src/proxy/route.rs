@@ -166,6 +166,7 @@ mod tests {
             base_path: base.into(),
             host_header: HeaderValue::from_static("h"),
             via: None,
+            allow_link_local: false,
         };
         let cases = [
             ("", "/aura/v1?x=1", 1, Some("/v1?x=1")),

@@ -25,6 +25,9 @@ pub(super) fn route(
     let credential = credentials.of_route(entry, table, upstream.as_ref(), global, context);
     let account = credential.and_then(|credential| credentials.account_of_route(table, credential, context));
     let tls = tls::settings(table.table("tls"), global, context);
+    if let Some(upstream) = &upstream {
+        tls::refuse_idle_pin(table, upstream, "upstream", context);
+    }
     let pace = pace(table, context);
     let local_token_endpoint = local_token_endpoint(table, provider, &matches, context);
     Some(Route {
@@ -93,10 +96,10 @@ fn upstream(entry: &Entry, table: &Table, provider: Provider, context: &mut Cont
         Provider::Neon => Some("https://console.neon.tech/api/v2"),
         Provider::Neo4j | Provider::Generic => None,
     };
-    let allow_cleartext = table.flag("allow_cleartext", false);
+    let leave = url::Leave::of(table);
     match (table.get("upstream"), default) {
-        (Some(node), _) => url::upstream(node, allow_cleartext, context),
-        (None, Some(default)) => url::upstream(&Node::text(entry.at, default), allow_cleartext, context),
+        (Some(node), _) => url::upstream(node, leave, context),
+        (None, Some(default)) => url::upstream(&Node::text(entry.at, default), leave, context),
         (None, None) => {
             // A mistaken provider may be the reason; that is reported already.
             if !table.get("provider").is_some_and(|node| matches!(node.value, Value::Broken)) {

@@ -22,6 +22,7 @@ fn upstream(url: &str) -> Upstream {
         base_path: url.path().trim_end_matches('/').to_owned(),
         host_header: host_header.parse().unwrap(),
         via: None,
+        allow_link_local: false,
     }
 }
 
