@@ -26,6 +26,7 @@ pub mod header;
 pub mod login;
 pub mod oauth;
 pub mod proxy;
+pub mod rights;
 pub mod secret;
 pub mod server;
 pub mod store;

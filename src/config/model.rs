@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::units::Rate;
+use crate::rights::Rights;
 use crate::secret::SecretSource;
 
 pub use self::credential::*;
@@ -196,6 +197,10 @@ pub struct Route {
     pub pace_wait: Duration,
     /// Does a `%2F` in the path pass, as the content of its segment?
     pub passes_encoded_slash: bool,
+    /// What may pass, by method and path behind the route's prefix.
+    pub rights: Rights,
+    /// Do only reading requests pass?
+    pub read_only: bool,
 }
 
 /// What a route matches: the most specific of all routes wins, listener before host before longest path.

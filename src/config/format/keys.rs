@@ -21,6 +21,12 @@ const LISTEN: Kind = Kind::AnyOf(&[
 ]);
 const PROXY_URL: Kind = Kind::Text("http://proxy.example.com:3128");
 pub(super) const TLS_TABLE: Kind = Kind::Table(&TLS);
+const RULES: Kind = Kind::List(&Kind::Text("GET /v1/instances/*"));
+/// What a route's or a caller's requests may be.
+const ALLOW: Key =
+    Key::new("allow", RULES, "The only requests that pass, as method and path below the route: `GET /v1/instances/*`.")
+        .default("all that `deny` lets pass");
+const DENY: Key = Key::new("deny", RULES, "Requests that do not pass, whatever `allow` says.").default("none");
 /// A table's own `egress_proxy`, and what it is for there.
 pub(super) const fn egress_proxy(doc: &'static str) -> Key {
     Key::new("egress_proxy", PROXY, doc)
@@ -264,12 +270,16 @@ static ROUTE: TableFormat = TableFormat {
         Key::new("tls", TLS_TABLE, "TLS towards the upstream."),
         egress_proxy("The HTTP proxy that leads to the upstream; false: none.").default("as in `[server]`"),
         CLEARTEXT,
-        Key::new("allow", TEXTS, "The only requests that pass.").later("rules for single requests"),
-        Key::new("deny", TEXTS, "Requests that do not pass.").later("rules for single requests"),
+        ALLOW,
+        DENY,
         Key::new("cors", Kind::AnyOf(&[Kind::Flag, TEXTS]), "Origins of web pages that may call.")
             .later("letting web pages call"),
-        Key::new("read_only", Kind::Flag, "Lets only reading requests pass.")
-            .later("rules for single requests"),
+        Key::new(
+            "read_only",
+            Kind::Flag,
+            "Lets only reading requests pass: GET, HEAD and OPTIONS; neo4j: queries too, in access mode READ.",
+        )
+        .default("false"),
         Key::new(
             "account",
             Kind::Text("alice"),
@@ -375,7 +385,8 @@ static CALLER: TableFormat = TableFormat {
         ),
         Key::new("routes", TEXTS, "The routes that it may use."),
         Key::new("accounts", TEXTS, "The accounts that it may use."),
-        Key::new("allow", TEXTS, "The only requests that pass."),
+        ALLOW,
+        DENY,
     ]],
     later: None,
 };
