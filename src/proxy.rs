@@ -12,6 +12,7 @@ mod incoming;
 mod outgoing;
 mod pace;
 pub mod path;
+pub mod read_only;
 pub mod refusal;
 mod report;
 mod request_body;
@@ -35,6 +36,7 @@ use self::exchange::{Exchange, Place};
 use self::headers::Received;
 use self::incoming::Coming;
 use self::outgoing::Outgoing;
+use self::read_only::Mode;
 use self::report::Reporter;
 use self::request_body::RequestBody;
 use self::transactions::{Opening, Step, Transactions};
@@ -45,7 +47,7 @@ use crate::credential::{Claim, Lease, TokenPool};
 use crate::oauth::answer::retry_after;
 use crate::tls::ListenerTls;
 
-pub use self::error::ProxyError;
+pub use self::error::{ProxyError, Rule, Whose};
 pub use self::incoming::CutShort;
 pub use self::pace::Paces;
 pub use self::response_body::ResponseBody;
@@ -185,7 +187,7 @@ impl Proxy {
 
     async fn forward(
         &self,
-        Plan { route, index, target, account, view }: Plan<'_>,
+        Plan { route, index, target, account, view, access }: Plan<'_>,
         mut head: http::request::Parts,
         body: Incoming,
         exchange: &Rc<Exchange>,
@@ -207,10 +209,21 @@ impl Proxy {
             // Its answer names the transaction, and must be readable.
             head.headers.remove(ACCEPT_ENCODING);
         }
+        let mut body = Coming::new(body, head.version);
+        if access.within && !self.is_of_here(index, step) {
+            return Err(ProxyError::Denied { whose: Whose::Route, rule: Rule::ForeignTransaction });
+        }
+        match access.mode {
+            Mode::Unsaid => {}
+            Mode::InHeader => read_only::set_in_header(&mut head.headers),
+            Mode::InBody { begins } => {
+                let limit = route.replay_body.max(read_only::MIN_QUERY_BYTES);
+                body = read_only::set_in_body(&mut head.headers, body, begins, limit, exchange).await?;
+            }
+        }
         // Before the lease: it could expire meanwhile.
         self.shared.paces.turn(index).await?;
         let mut lease = self.lease(index, step, account.as_ref()).await?;
-        let body = Coming::new(body, head.version);
         let mut outgoing = Outgoing::new(head, target, body, route, reserved, exchange);
         let request = outgoing.first(lease.as_ref());
         let mut answer = self.send(index, route, request, &outgoing, lease.as_ref(), exchange).await?;
@@ -277,6 +290,11 @@ impl Proxy {
             None => claim,
         };
         Ok(Some(pool.lease(claim).await?))
+    }
+
+    /// Does a request belong to a transaction that was begun on this route?
+    fn is_of_here(&self, index: usize, step: Step<'_>) -> bool {
+        matches!(step, Step::Within { transaction, .. } if self.shared.transactions.knows(index, transaction))
     }
 
     /// Keeps the record of open transactions by what the upstream answered.

@@ -10,7 +10,8 @@ use crate::app::description::{kind, upstream_url};
 use crate::config::{Bind, Config, CredentialKind, Environment, ListenId, Listener, LoadOptions};
 use crate::credential::DEFAULT_ACCOUNT;
 use crate::proxy::headers::{self, Received};
-use crate::proxy::{Plan, Rules};
+use crate::proxy::read_only::{self, Mode};
+use crate::proxy::{Plan, ProxyError, Rules};
 
 /// A request to explain.
 #[derive(Debug, clap::Args)]
@@ -49,7 +50,7 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     if let Some(account) = &args.account {
         name_account(&rules, listener, &mut head, account)?;
     }
-    let Plan { route, index, target, account, view } = match rules.plan(listener, &head) {
+    let Plan { route, index, target, account, view, access } = match rules.plan(listener, &head) {
         Ok(plan) => plan,
         Err((error, _)) => {
             say(format_args!(
@@ -58,6 +59,9 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
                 error.code(),
                 error.public_text()
             ));
+            if let ProxyError::Denied { whose, rule } = &error {
+                say(format_args!("rule        {rule} ({whose})"));
+            }
             return Err(Failure::No);
         }
     };
@@ -72,6 +76,15 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     let received =
         Received::of(&head, view.tls, rules.reserved(index).map(|names| &names[..]).unwrap_or_default());
     headers::to_upstream(&mut head.headers, route.provider, &route.upstream, received);
+    match access.mode {
+        Mode::Unsaid => {}
+        Mode::InHeader => read_only::set_in_header(&mut head.headers),
+        Mode::InBody { begins: true } => say("body        its accessMode is set to READ (read_only)"),
+        Mode::InBody { begins: false } => say("body        its accessMode is removed (read_only)"),
+    }
+    if access.within {
+        say("transaction passes only if it was begun on this route (read_only)");
+    }
     match route.credential.map(|id| &config.credentials[id]) {
         None => say("credential  none"),
         Some(credential) => {

@@ -8,6 +8,7 @@ use http::StatusCode;
 use crate::credential::{LeaseError, shell_word};
 use crate::dial::{DialError, ProxyFault};
 use crate::guard::Refused;
+use crate::rights::Denied;
 
 /// Why a request gets an answer of sidekey's own. `Display` and its sources are for the log; what the caller sees is
 /// [`ProxyError::public_text`].
@@ -22,6 +23,17 @@ pub enum ProxyError {
     /// The caller may not do that.
     #[error("{0}")]
     NotAllowed(&'static str),
+    /// A rule refuses it.
+    #[error("{whose}: {rule}")]
+    Denied {
+        /// Whose rules.
+        whose: Whose,
+        /// Which.
+        rule: Rule,
+    },
+    /// Its body is larger than what may be read of it, in bytes.
+    #[error("the body is larger than {0} bytes, and must be read whole")]
+    TooLarge(usize),
     /// No route matches.
     #[error("no route matches")]
     NoRoute,
@@ -77,6 +89,61 @@ pub enum ProxyError {
     CallerStalled(Duration),
 }
 
+/// Whose rules refuse a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Those of the route that it takes.
+    Route,
+    /// Those of the caller that it comes from.
+    Caller,
+}
+
+impl std::fmt::Display for Whose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Route => "the rules of the route",
+            Self::Caller => "the rules of the caller",
+        })
+    }
+}
+
+/// Which rule refuses a request. `Display` is for the log and for `explain`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rule {
+    /// One of `allow` and `deny`, or that none of `allow` matches.
+    #[error("{0}")]
+    Written(String),
+    /// No rule could judge a request that this asks to be taken for another one.
+    #[error("{0} could make it another request than the rules judge")]
+    Overridden(&'static str),
+    /// `read_only`.
+    #[error("read_only = true")]
+    ReadOnly,
+    /// `read_only`, of a transaction that was not begun on its route.
+    #[error("read_only = true, and the transaction was not begun on this route")]
+    ForeignTransaction,
+}
+
+impl Rule {
+    /// No more than the caller needs: what it may not do, and not what others may.
+    fn public_text(&self, whose: Whose) -> Cow<'static, str> {
+        Cow::Borrowed(match (self, whose) {
+            (Self::Overridden(by), _) => {
+                return Cow::Owned(format!(
+                    "The request asks with {by} to be taken for another one, which rules cannot judge; send it as \
+                     what it is."
+                ));
+            }
+            (Self::ReadOnly, _) => "Only reading requests pass on this route.",
+            (Self::ForeignTransaction, _) => {
+                "The transaction was not begun on this route, on which only reading requests pass; begin one here."
+            }
+            (Self::Written(_), Whose::Route) => "The rules of this route do not let this method and path pass.",
+            (Self::Written(_), Whose::Caller) => "The rules for this caller do not let this method and path pass.",
+        })
+    }
+}
+
 /// The caller's half of an error: stable, and without anything of ours.
 pub(super) struct Public {
     pub(super) status: StatusCode,
@@ -88,6 +155,11 @@ pub(super) struct Public {
 }
 
 impl ProxyError {
+    /// A refusal by `allow` or `deny`.
+    pub fn denied(whose: Whose, by: Denied<'_>) -> Self {
+        Self::Denied { whose, rule: Rule::Written(by.to_string()) }
+    }
+
     pub(super) fn public(&self) -> Public {
         let of = |status, code, proxy_error, text: &'static str| Public {
             status,
@@ -146,6 +218,19 @@ impl ProxyError {
                 "bad_request",
                 "http_request_error",
                 "The account that the request names is not in the configuration.",
+            ),
+            Self::Denied { whose, rule } => Public {
+                status: StatusCode::FORBIDDEN,
+                code: "not_allowed",
+                proxy_error: "http_request_denied",
+                text: rule.public_text(*whose),
+            },
+            Self::TooLarge(_) => of(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                "http_request_error",
+                "The body is larger than what is read of it on a read-only route; send less, or raise the route's \
+                 replay_body.",
             ),
             Self::NotAllowed(text) => of(StatusCode::FORBIDDEN, "not_allowed", "http_request_denied", text),
             Self::Lease(LeaseError::QueueFull { .. }) => of(

@@ -8,12 +8,14 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::addresses::View;
-use super::error::ProxyError;
+use super::error::{ProxyError, Rule, Whose};
 use super::framing;
 use super::path;
+use super::read_only::{self, Access};
 use super::route::{self, RouteTable};
 use crate::config::{Bind, Config, CredentialKind, ListenId, Provider, Route};
 use crate::guard::Guard;
+use crate::rights;
 
 /// The guard and the routes of a configuration.
 #[derive(Debug)]
@@ -80,6 +82,8 @@ pub struct Plan<'a> {
     pub account: Option<HeaderValue>,
     /// How the caller reached it.
     pub view: View<'a>,
+    /// What is to be done so that it only reads, on a route that only reads.
+    pub access: Access,
 }
 
 impl Rules {
@@ -158,6 +162,21 @@ impl Rules {
         Ok(Some(value.clone()))
     }
 
+    /// May a request pass that takes this route? Says what is to be done so that it only reads, where it may do no more.
+    /// `path`: normalized, behind the route's prefix.
+    fn permit(route: &Route, head: &Parts, path: &str) -> Result<Access, ProxyError> {
+        if !route.read_only && !route.rights.are_limited() {
+            return Ok(Access::ANY);
+        }
+        not_overridden(head, Whose::Route)?;
+        route.rights.judge(&head.method, path).map_err(|denied| ProxyError::denied(Whose::Route, denied))?;
+        if !route.read_only {
+            return Ok(Access::ANY);
+        }
+        read_only::access(route.provider, head, path)
+            .ok_or(ProxyError::Denied { whose: Whose::Route, rule: Rule::ReadOnly })
+    }
+
     /// Where a request goes, or why it does not, and in whose error shape to say so.
     pub fn plan(&self, listener: ListenId, head: &Parts) -> Result<Plan<'_>, (ProxyError, Provider)> {
         let path = head.uri.path();
@@ -192,12 +211,22 @@ impl Rules {
         // `*` is for OPTIONS only (RFC 9112 §3.2.4).
         let target = target.filter(|_| path != "*" || head.method == Method::OPTIONS);
         let target = target.ok_or((ProxyError::BadRequest("The target is not a path."), provider))?;
+        let behind = route::behind(judged.normal(), found.segments());
+        let access = Self::permit(route, head, behind).map_err(|error| (error, provider))?;
         let account = self.account(found.route, head).map_err(|error| (error, provider))?;
         // The guard has seen that there is exactly one.
         let host = head.headers.get(HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
         let by_path = found.prefix.map(|_| &self.table);
         let prefix = found.prefix.unwrap_or_default();
         let view = View { tls: self.tls[listener], host, prefix, by_path };
-        Ok(Plan { route, index: found.route, target, account, view })
+        Ok(Plan { route, index: found.route, target, account, view, access })
+    }
+}
+
+/// Rules judge what the first line says; a request that asks to be taken for another one passes none.
+fn not_overridden(head: &Parts, whose: Whose) -> Result<(), ProxyError> {
+    match rights::override_in(&head.headers, head.uri.query()) {
+        None => Ok(()),
+        Some(by) => Err(ProxyError::Denied { whose, rule: Rule::Overridden(by) }),
     }
 }

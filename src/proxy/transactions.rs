@@ -112,6 +112,12 @@ impl Transactions {
         None
     }
 
+    /// Was a transaction begun on this route, and not ended or forgotten since?
+    pub(crate) fn knows(&self, route: usize, transaction: &str) -> bool {
+        let key = (route, transaction.into());
+        self.shard(&key).open.contains_key(&key)
+    }
+
     /// A transaction has ended.
     pub(crate) fn forget(&self, route: usize, transaction: &str) {
         let key = (route, transaction.into());

@@ -310,6 +310,8 @@ fn route(paths: &[&str]) -> Route {
         pace: Vec::new(),
         pace_wait: std::time::Duration::ZERO,
         passes_encoded_slash: false,
+        rights: Default::default(),
+        read_only: false,
     }
 }
 
