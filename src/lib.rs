@@ -9,7 +9,7 @@
 //! and gives it out as a lease; an upstream that refuses it sends it back.
 //!
 //! Top down, each module imports only what stands below it: [`cli`] ▸ [`app`] ▸ [`server`], [`admin`] and [`demo`] ▸ [`proxy`] ▸
-//! [`guard`] and [`credential`] ▸ [`oauth`] and [`store`] ▸ [`fetch`] ▸ [`dial`] ▸ [`header`], [`config`] and [`tls`] ▸ [`secret`], [`clock`], [`telemetry`].
+//! [`guard`] and [`credential`] ▸ [`oauth`] and [`store`] ▸ [`fetch`] ▸ [`dial`] ▸ [`header`], [`config`] and [`tls`] ▸ [`rights`], [`secret`], [`clock`], [`telemetry`].
 
 pub mod admin;
 pub mod app;

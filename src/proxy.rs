@@ -3,6 +3,7 @@
 
 pub mod addresses;
 mod answer;
+mod denial;
 mod error;
 pub mod exchange;
 mod framing;
@@ -47,7 +48,8 @@ use crate::credential::{Claim, Lease, TokenPool};
 use crate::oauth::answer::retry_after;
 use crate::tls::ListenerTls;
 
-pub use self::error::{ProxyError, Rule, Whose};
+pub use self::denial::{Rule, Whose};
+pub use self::error::ProxyError;
 pub use self::incoming::CutShort;
 pub use self::pace::Paces;
 pub use self::response_body::ResponseBody;
@@ -211,7 +213,8 @@ impl Proxy {
         }
         let mut body = Coming::new(body, head.version);
         if access.within && !self.is_of_here(index, step) {
-            return Err(ProxyError::Denied { whose: Whose::Route, rule: Rule::ForeignTransaction });
+            let whose = Whose::Route(Arc::clone(&route.name));
+            return Err(ProxyError::Denied { whose, rule: Rule::ForeignTransaction });
         }
         match access.mode {
             Mode::Unsaid => {}

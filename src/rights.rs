@@ -5,6 +5,7 @@
 
 mod overrides;
 mod pattern;
+mod walk;
 
 use std::fmt;
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::denial::{Rule, Whose};
 use crate::credential::{LeaseError, shell_word};
 use crate::dial::{DialError, ProxyFault};
 use crate::guard::Refused;
-use crate::rights::Denied;
 
 /// Why a request gets an answer of sidekey's own. `Display` and its sources are for the log; what the caller sees is
 /// [`ProxyError::public_text`].
@@ -89,61 +89,6 @@ pub enum ProxyError {
     CallerStalled(Duration),
 }
 
-/// Whose rules refuse a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
-    /// Those of the route that it takes.
-    Route,
-    /// Those of the caller that it comes from.
-    Caller,
-}
-
-impl std::fmt::Display for Whose {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Route => "the rules of the route",
-            Self::Caller => "the rules of the caller",
-        })
-    }
-}
-
-/// Which rule refuses a request. `Display` is for the log and for `explain`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rule {
-    /// One of `allow` and `deny`, or that none of `allow` matches.
-    #[error("{0}")]
-    Written(String),
-    /// No rule could judge a request that this asks to be taken for another one.
-    #[error("{0} could make it another request than the rules judge")]
-    Overridden(&'static str),
-    /// `read_only`.
-    #[error("read_only = true")]
-    ReadOnly,
-    /// `read_only`, of a transaction that was not begun on its route.
-    #[error("read_only = true, and the transaction was not begun on this route")]
-    ForeignTransaction,
-}
-
-impl Rule {
-    /// No more than the caller needs: what it may not do, and not what others may.
-    fn public_text(&self, whose: Whose) -> Cow<'static, str> {
-        Cow::Borrowed(match (self, whose) {
-            (Self::Overridden(by), _) => {
-                return Cow::Owned(format!(
-                    "The request asks with {by} to be taken for another one, which rules cannot judge; send it as \
-                     what it is."
-                ));
-            }
-            (Self::ReadOnly, _) => "Only reading requests pass on this route.",
-            (Self::ForeignTransaction, _) => {
-                "The transaction was not begun on this route, on which only reading requests pass; begin one here."
-            }
-            (Self::Written(_), Whose::Route) => "The rules of this route do not let this method and path pass.",
-            (Self::Written(_), Whose::Caller) => "The rules for this caller do not let this method and path pass.",
-        })
-    }
-}
-
 /// The caller's half of an error: stable, and without anything of ours.
 pub(super) struct Public {
     pub(super) status: StatusCode,
@@ -155,11 +100,6 @@ pub(super) struct Public {
 }
 
 impl ProxyError {
-    /// A refusal by `allow` or `deny`.
-    pub fn denied(whose: Whose, by: Denied<'_>) -> Self {
-        Self::Denied { whose, rule: Rule::Written(by.to_string()) }
-    }
-
     pub(super) fn public(&self) -> Public {
         let of = |status, code, proxy_error, text: &'static str| Public {
             status,
@@ -223,7 +163,7 @@ impl ProxyError {
                 status: StatusCode::FORBIDDEN,
                 code: "not_allowed",
                 proxy_error: "http_request_denied",
-                text: rule.public_text(*whose),
+                text: rule.public_text(whose),
             },
             Self::TooLarge(_) => of(
                 StatusCode::PAYLOAD_TOO_LARGE,

@@ -3,16 +3,15 @@
 //! For most APIs, GET, HEAD and OPTIONS read (RFC 9110 §9.2.1). A query to Neo4j is a POST whatever it does; there, a
 //! transaction is begun in the access mode READ, which the Query API takes in the body and the older API in a header.
 
+mod query;
+
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRAILER, UPGRADE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRAILER, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use serde::de::{Deserializer as _, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
 use super::error::ProxyError;
 use super::exchange::Exchange;
@@ -24,8 +23,6 @@ pub const MIN_QUERY_BYTES: usize = 64 * 1024;
 
 /// What the older API calls the mode.
 static ACCESS_MODE: HeaderName = HeaderName::from_static("access-mode");
-/// What the Query API calls it.
-const MEMBER: &str = "accessMode";
 const READ: &str = "READ";
 
 /// What is to be done so that a request only reads.
@@ -70,7 +67,10 @@ pub fn access(provider: Provider, head: &Parts, path: &str) -> Option<Access> {
 }
 
 fn is_websocket(headers: &HeaderMap) -> bool {
-    headers.get_all(UPGRADE).iter().any(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"websocket"))
+    headers
+        .get_all(UPGRADE)
+        .iter()
+        .any(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"websocket"))
 }
 
 fn of_neo4j(method: &Method, path: &str) -> Option<Access> {
@@ -86,7 +86,9 @@ fn of_neo4j(method: &Method, path: &str) -> Option<Access> {
     }
     let (posts, deletes) = (*method == Method::POST, *method == Method::DELETE);
     let (mode, within) = match segments[..count] {
-        ["db", _, "query", "v2"] | ["db", _, "query", "v2", "tx"] if posts => (Mode::InBody { begins: true }, false),
+        ["db", _, "query", "v2"] | ["db", _, "query", "v2", "tx"] if posts => {
+            (Mode::InBody { begins: true }, false)
+        }
         ["db", _, "query", "v2", "tx", _] | ["db", _, "query", "v2", "tx", _, "commit"] if posts => {
             (Mode::InBody { begins: false }, true)
         }
@@ -115,9 +117,9 @@ pub(crate) async fn set_in_body(
     limit: usize,
     exchange: &Rc<Exchange>,
 ) -> Result<Coming, ProxyError> {
-    is_plain_json(headers).map_err(ProxyError::NotAllowed)?;
+    query::is_plain_json(headers).map_err(ProxyError::NotAllowed)?;
     let whole = whole(body, limit, exchange).await?;
-    let rewritten = with_mode(&whole, begins.then_some(READ)).map_err(ProxyError::NotAllowed)?;
+    let rewritten = query::with_mode(&whole, begins.then_some(READ)).map_err(ProxyError::NotAllowed)?;
     for name in [CONTENT_LENGTH, EXPECT, TRAILER] {
         headers.remove(name);
     }
@@ -130,27 +132,6 @@ pub(crate) async fn set_in_body(
     }
     headers.insert(CONTENT_LENGTH, HeaderValue::from(rewritten.len()));
     Ok(Coming::own(rewritten))
-}
-
-/// May a body with this header be read as JSON in UTF-8, by everybody?
-fn is_plain_json(headers: &HeaderMap) -> Result<(), &'static str> {
-    const TYPE: &str = "On this read-only route, a query must be application/json or application/vnd.neo4j.query in \
-                        UTF-8: its access mode is set in the body.";
-    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
-    if !encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err("On this read-only route, a query must not be compressed: its access mode is set in the body.");
-    }
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let Some(given) = types.next() else { return Ok(()) };
-    let given = given.to_str().map_err(|_| TYPE)?;
-    let mut parts = given.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default();
-    let is_json = ["application/json", "application/vnd.neo4j.query"].iter().any(|is| essence.eq_ignore_ascii_case(is));
-    let is_utf8 = |part: &str| {
-        let (name, value) = part.split_once('=').unwrap_or((part, ""));
-        !name.trim().eq_ignore_ascii_case("charset") || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-    };
-    if is_json && parts.all(is_utf8) && types.next().is_none() { Ok(()) } else { Err(TYPE) }
 }
 
 /// The whole body; the caller may be silent for as long as it may within any body.
@@ -192,70 +173,9 @@ async fn whole(mut body: Coming, limit: usize, exchange: &Rc<Exchange>) -> Resul
     Ok(whole)
 }
 
-/// A query's body with this access mode, or with none; every other member as it came, byte for byte.
-///
-/// However often and however spelled the body says a mode, the server sees one at most.
-///
-/// # Errors
-/// It is not one JSON object.
-pub fn with_mode(body: &[u8], mode: Option<&str>) -> Result<Bytes, &'static str> {
-    struct Members;
-    impl<'de> Visitor<'de> for Members {
-        type Value = Vec<(String, &'de RawValue)>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut members = Vec::new();
-            while let Some(member) = map.next_entry()? {
-                members.push(member);
-            }
-            Ok(members)
-        }
-    }
-    const TEXT: &str = "On this read-only route, the body of a query must be one JSON object: its access mode is set in it.";
-    let mut members = Vec::new();
-    if !body.trim_ascii().is_empty() {
-        let mut json = serde_json::Deserializer::from_slice(body);
-        members = json.deserialize_map(Members).map_err(|_| TEXT)?;
-        json.end().map_err(|_| TEXT)?;
-        members.retain(|(name, _)| !is_the_mode(name));
-    } else if mode.is_none() {
-        return Ok(Bytes::copy_from_slice(body));
-    }
-    let mut out = Vec::with_capacity(body.len() + MEMBER.len() + READ.len() + 8);
-    out.push(b'{');
-    let mut put = |name: &str, value: &str| -> Result<(), &'static str> {
-        if out.len() > 1 {
-            out.push(b',');
-        }
-        serde_json::to_writer(&mut out, name).map_err(|_| TEXT)?;
-        out.push(b':');
-        out.extend_from_slice(value.as_bytes());
-        Ok(())
-    };
-    for (name, value) in members {
-        put(&name, value.get())?;
-    }
-    if let Some(mode) = mode {
-        put(MEMBER, &format!("\"{mode}\""))?;
-    }
-    out.push(b'}');
-    Ok(out.into())
-}
-
-/// Is a member of this name the access mode to any reader, also to one that tells no letters' case apart?
-fn is_the_mode(name: &str) -> bool {
-    name.chars().flat_map(char::to_uppercase).eq(MEMBER.chars().flat_map(char::to_uppercase))
-}
-
 #[cfg(test)]
 mod tests {
     use http::Request;
-    use proptest::prelude::*;
-    use serde_json::Value;
 
     use super::*;
 
@@ -314,85 +234,5 @@ mod tests {
         }
         let (websocket, ()) = Request::get("/").header("upgrade", "WebSocket").body(()).unwrap().into_parts();
         assert_eq!(access(Provider::Neon, &websocket, "/v2"), None);
-    }
-
-    #[test]
-    fn the_body_says_one_access_mode_whatever_it_said_before() {
-        let cases = [
-            (r#"{"statement":"RETURN 1"}"#, r#"{"statement":"RETURN 1","accessMode":"READ"}"#),
-            (r#"{"accessMode":"WRITE","statement":"x"}"#, r#"{"statement":"x","accessMode":"READ"}"#),
-            (r#"{"accessMode":"READ","accessMode":"WRITE"}"#, r#"{"accessMode":"READ"}"#),
-            (r#"{"access\u004dode":"WRITE","statement":"x"}"#, r#"{"statement":"x","accessMode":"READ"}"#),
-            (r#"{"\u0061ccessMod\u0065":"WRITE"}"#, r#"{"accessMode":"READ"}"#),
-            (r#"{"ACCESSMODE":"WRITE","accessmode":"WRITE"}"#, r#"{"accessMode":"READ"}"#),
-            (r#"{"acce\u017f\u017fMode":"WRITE"}"#, r#"{"accessMode":"READ"}"#),
-            (r#"{"accessMode":{"a":["WRITE"]},"b":1}"#, r#"{"b":1,"accessMode":"READ"}"#),
-            (" { } \n", r#"{"accessMode":"READ"}"#),
-            ("", r#"{"accessMode":"READ"}"#),
-            ("  \n", r#"{"accessMode":"READ"}"#),
-            (
-                r#"{"parameters" : {"n": 123456789012345678901234567890, "f":1.10e+3, "accessMode":"WRITE", "s":"\ud83d\ude00\u0000"}}"#,
-                r#"{"parameters":{"n": 123456789012345678901234567890, "f":1.10e+3, "accessMode":"WRITE", "s":"\ud83d\ude00\u0000"},"accessMode":"READ"}"#,
-            ),
-            (r#"{"a\"b\\":"\"accessMode\":\"WRITE\""}"#, r#"{"a\"b\\":"\"accessMode\":\"WRITE\"","accessMode":"READ"}"#),
-        ];
-        for (body, want) in cases {
-            let got = with_mode(body.as_bytes(), Some(READ)).unwrap();
-            assert_eq!(std::str::from_utf8(&got).unwrap(), want, "{body}");
-        }
-        let within = |body: &str| with_mode(body.as_bytes(), None).map(|got| String::from_utf8(got.to_vec()).unwrap());
-        assert_eq!(within(""), Ok(String::new()));
-        assert_eq!(within(r#"{"accessMode":"WRITE","statement":"x"}"#), Ok(r#"{"statement":"x"}"#.to_owned()));
-        for body in [
-            "[]", "1", "null", "\"x\"", "{", "{}{}", "{} x", "{'a':1}", "{a:1}", "{\"a\":1,}", "{\"a\":NaN}", "/**/{}",
-            "\u{feff}{}", "{\"\\ud800\":1}", "{\"a\":1}\0",
-        ] {
-            assert!(with_mode(body.as_bytes(), Some(READ)).is_err(), "{body:?}");
-        }
-        assert!(with_mode(b"\xff\xfe{\0}\0", Some(READ)).is_err());
-        assert!(with_mode(b"{\"a\xff\":1}", Some(READ)).is_err());
-    }
-
-    #[test]
-    fn only_what_everybody_reads_as_utf_8_is_rewritten() {
-        let with = |lines: &[(&'static str, &str)]| {
-            let mut headers = HeaderMap::new();
-            for (name, value) in lines {
-                headers.append(*name, value.parse().unwrap());
-            }
-            is_plain_json(&headers).is_ok()
-        };
-        for value in [
-            "application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\"",
-            "application/vnd.neo4j.query", "application/vnd.neo4j.query;charset=utf-8",
-        ] {
-            assert!(with(&[("content-type", value)]), "{value}");
-        }
-        assert!(with(&[]) && with(&[("content-encoding", "identity")]));
-        for value in ["application/json; charset=utf-16", "application/json;charset=utf-7", "text/plain", "application/jsonl", ""] {
-            assert!(!with(&[("content-type", value)]), "{value}");
-        }
-        assert!(!with(&[("content-type", "application/json"), ("content-type", "application/json")]));
-        assert!(!with(&[("content-encoding", "gzip")]));
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_but_the_access_mode_changes(
-            members in proptest::collection::vec(("[a-zA-Z\u{e9}\"\\\\]{0,6}|accessMode", "[ -~]{0,8}"), 0..6),
-        ) {
-            let quoted = |text: &str| serde_json::to_string(text).unwrap();
-            let body: Vec<String> =
-                members.iter().map(|(name, value)| format!("{} :  {}", quoted(name), quoted(value))).collect();
-            let got = with_mode(format!("{{{}}}", body.join(" ,\n")).as_bytes(), Some(READ)).unwrap();
-            let seen: Value = serde_json::from_slice(&got).unwrap();
-            let mut wanted: serde_json::Map<String, Value> = serde_json::Map::new();
-            for (name, value) in &members {
-                wanted.insert(name.clone(), value.clone().into());
-            }
-            wanted.retain(|name, _| !name.eq_ignore_ascii_case(MEMBER));
-            wanted.insert(MEMBER.to_owned(), READ.into());
-            prop_assert_eq!(seen, Value::Object(wanted));
-        }
     }
 }

@@ -8,7 +8,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::addresses::View;
-use super::error::{ProxyError, Rule, Whose};
+use super::denial::{Rule, Whose};
+use super::error::ProxyError;
 use super::framing;
 use super::path;
 use super::read_only::{self, Access};
@@ -168,13 +169,14 @@ impl Rules {
         if !route.read_only && !route.rights.are_limited() {
             return Ok(Access::ANY);
         }
-        not_overridden(head, Whose::Route)?;
-        route.rights.judge(&head.method, path).map_err(|denied| ProxyError::denied(Whose::Route, denied))?;
+        let whose = || Whose::Route(Arc::clone(&route.name));
+        not_overridden(head, whose)?;
+        route.rights.judge(&head.method, path).map_err(|denied| ProxyError::denied(whose(), denied))?;
         if !route.read_only {
             return Ok(Access::ANY);
         }
         read_only::access(route.provider, head, path)
-            .ok_or(ProxyError::Denied { whose: Whose::Route, rule: Rule::ReadOnly })
+            .ok_or_else(|| ProxyError::Denied { whose: whose(), rule: Rule::ReadOnly })
     }
 
     /// Where a request goes, or why it does not, and in whose error shape to say so.
@@ -224,9 +226,9 @@ impl Rules {
 }
 
 /// Rules judge what the first line says; a request that asks to be taken for another one passes none.
-fn not_overridden(head: &Parts, whose: Whose) -> Result<(), ProxyError> {
+fn not_overridden(head: &Parts, whose: impl Fn() -> Whose) -> Result<(), ProxyError> {
     match rights::override_in(&head.headers, head.uri.query()) {
         None => Ok(()),
-        Some(by) => Err(ProxyError::Denied { whose, rule: Rule::Overridden(by) }),
+        Some(by) => Err(ProxyError::Denied { whose: whose(), rule: Rule::Overridden(by) }),
     }
 }

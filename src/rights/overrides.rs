@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 
-use super::pattern::unit;
+use super::walk::unit;
 
 /// Headers that some frameworks believe in place of the method, and some servers in place of the path.
 const NAMES: [&str; 7] = [
@@ -29,7 +29,8 @@ pub fn override_in(headers: &HeaderMap, query: Option<&str>) -> Option<&'static 
     let header = headers.keys().find_map(|name| of_name(name.as_str()));
     header.or_else(|| {
         let mut names = query?.split(['&', ';']).map(|pair| pair.split('=').next().unwrap_or_default());
-        names.any(|name| is_parameter(name.as_bytes()) || is_parameter(after_spaces(name.as_bytes())))
+        names
+            .any(|name| is_parameter(name.as_bytes()) || is_parameter(after_spaces(name.as_bytes())))
             .then_some(PARAMETER)
     })
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::walk::{Generous, Readings, Segment, Strict, escaped, walk};
+
 /// Methods and a path, compiled. Matching allocates nothing and takes no longer than path times pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
@@ -11,14 +13,6 @@ pub struct Pattern {
     /// Empty: any.
     methods: Box<[Method]>,
     segments: Box<[Segment]>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Segment {
-    /// `**`: any segments, also none.
-    Any,
-    /// One, in which each `*` stands for any characters, also none; but the whole segment is never empty.
-    One(Box<str>),
 }
 
 /// Why a text is no pattern, and what to write instead.
@@ -32,8 +26,24 @@ pub struct PatternError {
 
 /// The methods that a rule may name. CONNECT and TRACE are never forwarded.
 const METHODS: [&str; 18] = [
-    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "PROPFIND", "PROPPATCH", "MKCOL", "COPY",
-    "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH", "PURGE",
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "QUERY",
+    "PROPFIND",
+    "PROPPATCH",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "LOCK",
+    "UNLOCK",
+    "REPORT",
+    "SEARCH",
+    "PURGE",
 ];
 
 /// How many differences a name may have and still be taken for a misspelling of another.
@@ -71,7 +81,8 @@ impl Pattern {
                 return Err(wrong("has a space in the list of methods", help));
             }
             _ => {
-                let help = "write one method and one path, \"GET /v1/instances/*\", and a space of the path as %20";
+                let help =
+                    "write one method and one path, \"GET /v1/instances/*\", and a space of the path as %20";
                 return Err(wrong("has more than one space", help));
             }
         };
@@ -155,7 +166,8 @@ fn method(name: &str) -> Result<Method, PatternError> {
     let near = METHODS.iter().map(|known| (strsim::damerau_levenshtein(known, &upper), known)).min();
     let help = match near {
         Some((far, known)) if far <= MISSPELLED => format!("write {known}"),
-        _ => "write GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS, several with commas, or * for all".to_owned(),
+        _ => "write GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS, several with commas, or * for all"
+            .to_owned(),
     };
     Err(wrong(format!("has the method `{}`, which is none", name.escape_debug()), help))
 }
@@ -175,6 +187,9 @@ fn segments(methods: &str, path: &str) -> Result<Vec<Segment>, PatternError> {
     }
     if path.contains('#') {
         return Err(wrong("has a fragment", "remove the `#` and what follows: it is never sent"));
+    }
+    if path.contains(['{', '}']) {
+        return Err(wrong("has a brace, which no path has", "write `*` for a part that varies"));
     }
     let normal = normal(path)?;
     if normal != path {
@@ -244,184 +259,4 @@ const fn is_unreserved(byte: u8) -> bool {
 /// May it stand in a path as it is (RFC 3986 §3.3)?
 const fn is_plain(byte: u8) -> bool {
     is_unreserved(byte) || matches!(byte, b'!' | b'$' | b'&'..=b',' | b':' | b';' | b'=' | b'@' | b'/')
-}
-
-/// The byte that two hexadecimal digits stand for.
-fn escaped(rest: &[u8]) -> Option<u8> {
-    let digit = |at: usize| char::from(*rest.get(at)?).to_digit(16);
-    u8::try_from(digit(0)? << 4 | digit(1)?).ok()
-}
-
-/// One character of a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unit {
-    /// What it stands for, however often it is encoded.
-    pub(super) byte: u8,
-    /// How many bytes it is written in.
-    pub(super) width: usize,
-}
-
-/// The first character; `rest` is not empty.
-pub(super) fn unit(rest: &[u8]) -> Unit {
-    if rest[0] != b'%' {
-        return Unit { byte: rest[0], width: 1 };
-    }
-    let mut at = 1;
-    loop {
-        match escaped(&rest[at..]) {
-            Some(b'%') if escaped(&rest[at + 2..]).is_some() => at += 2,
-            Some(byte) => return Unit { byte, width: at + 2 },
-            None => return Unit { byte: b'%', width: 1 },
-        }
-    }
-}
-
-/// How characters of a rule and of a path compare.
-trait Reading {
-    /// Do empty segments count?
-    const HAS_EMPTY: bool;
-    /// Is this character of the rule that one of the path?
-    fn is_same(&self, rule: (Unit, &[u8]), path: (Unit, &[u8])) -> bool;
-    /// May it be one of those that `*` stands for?
-    fn is_any(&self, path: Unit) -> bool;
-}
-
-struct Strict;
-
-impl Reading for Strict {
-    const HAS_EMPTY: bool = true;
-
-    fn is_same(&self, (rule, rule_text): (Unit, &[u8]), (path, path_text): (Unit, &[u8])) -> bool {
-        rule_text[..rule.width] == path_text[..path.width]
-    }
-
-    fn is_any(&self, path: Unit) -> bool {
-        // Encoded once, a slash comes only where the route says that it belongs to a name.
-        path.byte != b';' && (path.width <= 3 || !matches!(path.byte, b'/' | b'\\'))
-    }
-}
-
-struct Generous;
-
-impl Reading for Generous {
-    const HAS_EMPTY: bool = false;
-
-    fn is_same(&self, (rule, _): (Unit, &[u8]), (path, _): (Unit, &[u8])) -> bool {
-        rule.byte.eq_ignore_ascii_case(&path.byte)
-    }
-
-    fn is_any(&self, _: Unit) -> bool {
-        true
-    }
-}
-
-/// Does the rule take all segments of the path? After each `**` only the last one need be tried again.
-fn walk<'p, R: Reading>(
-    rule: &[Segment],
-    path: impl Iterator<Item = &'p str> + Clone,
-    reading: &R,
-) -> bool {
-    let (mut at, mut rest, mut retry) = (0, path, None);
-    loop {
-        match rule.get(at) {
-            Some(Segment::Any) => {
-                at += 1;
-                retry = Some((at, rest.clone()));
-                continue;
-            }
-            // A rule that ends in a slash is the same as one that does not where empty segments are left out.
-            Some(Segment::One(text)) if text.is_empty() && !R::HAS_EMPTY => {
-                at += 1;
-                continue;
-            }
-            _ => {}
-        }
-        let mut ahead = rest.clone();
-        match (rule.get(at), ahead.next()) {
-            (None, None) => return true,
-            (_, None) => return false,
-            (Some(Segment::One(text)), Some(segment)) if is_segment(text, segment, reading) => {
-                (at, rest) = (at + 1, ahead);
-                continue;
-            }
-            _ => {}
-        }
-        let Some((from, tried)) = &mut retry else { return false };
-        if tried.next().is_none() {
-            return false;
-        }
-        (at, rest) = (*from, tried.clone());
-    }
-}
-
-/// Does one segment of a rule take one of a path?
-fn is_segment(rule: &str, path: &str, reading: &impl Reading) -> bool {
-    if rule.is_empty() || path.is_empty() {
-        return rule.is_empty() && path.is_empty();
-    }
-    let (rule, path) = (rule.as_bytes(), path.as_bytes());
-    let (mut at, mut here, mut retry) = (0, 0, None);
-    loop {
-        if at < rule.len() && rule[at] == b'*' {
-            at += 1;
-            retry = Some((at, here));
-            continue;
-        }
-        if here == path.len() {
-            return at == rule.len();
-        }
-        let read = unit(&path[here..]);
-        if at < rule.len() {
-            let meant = unit(&rule[at..]);
-            if reading.is_same((meant, &rule[at..]), (read, &path[here..])) {
-                (at, here) = (at + meant.width, here + read.width);
-                continue;
-            }
-        }
-        let Some((from, tried)) = &mut retry else { return false };
-        let taken = unit(&path[*tried..]);
-        if !reading.is_any(taken) {
-            return false;
-        }
-        *tried += taken.width;
-        (at, here) = (*from, *tried);
-    }
-}
-
-/// The segments of a path in one of the ways in which servers read them; empty ones are left out.
-#[derive(Debug, Clone)]
-struct Readings<'p> {
-    rest: &'p str,
-    /// Parameters, from `;` on, are no part of a segment.
-    cut: bool,
-    /// An encoded slash separates.
-    split: bool,
-}
-
-impl<'p> Iterator for Readings<'p> {
-    type Item = &'p str;
-
-    fn next(&mut self) -> Option<&'p str> {
-        while !self.rest.is_empty() {
-            let bytes = self.rest.as_bytes();
-            let (mut at, mut width, mut end) = (0, 0, None);
-            while at < bytes.len() {
-                let read = unit(&bytes[at..]);
-                if matches!(read.byte, b'/' | b'\\') && (self.split || read.width == 1) {
-                    width = read.width;
-                    break;
-                }
-                if self.cut && read.byte == b';' {
-                    end.get_or_insert(at);
-                }
-                at += read.width;
-            }
-            let segment = &self.rest[..end.unwrap_or(at)];
-            self.rest = &self.rest[at + width..];
-            if !segment.is_empty() {
-                return Some(segment);
-            }
-        }
-        None
-    }
 }

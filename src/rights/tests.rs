@@ -25,7 +25,8 @@ fn resolved(sent: &str) -> Vec<Vec<String>> {
     let mut all = Vec::new();
     for bits in 0..32_u8 {
         let does = |bit: u8| bits >> bit & 1 == 1;
-        let (decode_first, cut, merge, slash_ends, decode_twice) = (does(0), does(1), does(2), does(3), does(4));
+        let (decode_first, cut, merge, slash_ends, decode_twice) =
+            (does(0), does(1), does(2), does(3), does(4));
         let mut path = sent.to_owned();
         if decode_first {
             path = decoded(&path);
@@ -200,7 +201,11 @@ fn wildcards_stay_within_their_bounds() {
         ("/", &["/"], &["/x", "//"]),
         ("/**", &["/", "/x", "/x/y", "//", "/x//y;z"], &["*"]),
         ("**", &["/", "/x/y"], &["*"]),
-        ("/projects/**", &["/projects", "/projects/", "/projects/a", "/projects/a/b/c"], &["/", "/projectsx", "/x"]),
+        (
+            "/projects/**",
+            &["/projects", "/projects/", "/projects/a", "/projects/a/b/c"],
+            &["/", "/projectsx", "/x"],
+        ),
         ("/projects/*", &["/projects/a"], &["/projects", "/projects/", "/projects/a/b", "/projects/a/"]),
         ("/projects/", &["/projects/"], &["/projects", "/projects//"]),
         ("/projects", &["/projects"], &["/projects/", "/project", "/projectss", "/x/projects"]),
@@ -289,7 +294,8 @@ fn a_text_that_is_no_rule_says_what_to_write() {
         ("GET /%69x", "has a path that is not in its normal form", "write /ix"),
         ("GET /%c3%a9", "has a path that is not in its normal form", "write /%C3%A9"),
         ("GET /é", "has a path that is not in its normal form", "write /%C3%A9"),
-        ("GET /{id}", "has a path that is not in its normal form", "write /%7Bid%7D"),
+        ("GET /x/{id}", "has a brace, which no path has", "write `*` for a part that varies"),
+        ("GET /\"x\"", "has a path that is not in its normal form", "write /%22x%22"),
         ("GET /100%", "has a percent sign that begins no escape", "write the sign itself as %25"),
         ("GET /a\\b", "has a backslash", "write slashes: paths with a backslash never pass"),
         (
@@ -309,8 +315,12 @@ fn a_text_that_is_no_rule_says_what_to_write() {
 
 #[test]
 fn what_asks_to_be_taken_for_another_request_is_found() {
-    let headers = |name: &'static str| HeaderMap::from_iter([(http::HeaderName::from_static(name), "x".parse().unwrap())]);
-    for name in ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"] {
+    let headers = |name: &'static str| {
+        HeaderMap::from_iter([(http::HeaderName::from_static(name), "x".parse().unwrap())])
+    };
+    for name in
+        ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"]
+    {
         assert_eq!(override_in(&headers(name), None), Some(name));
     }
     assert_eq!(override_in(&headers("x_http_method_override"), None), Some("x-http-method-override"));
@@ -319,9 +329,17 @@ fn what_asks_to_be_taken_for_another_request_is_found() {
         assert_eq!(override_in(&headers(name), Some("a=b&method=GET&_methods=1&x_method=1")), None);
     }
     let none = HeaderMap::new();
-    for query in
-        ["_method=DELETE", "a=b&_method=DELETE", "a;_METHOD=x", "%5Fmethod=x", "_%6dethod=x", ".method=x", "%20_method=x", "_method[]=x", "_method"]
-    {
+    for query in [
+        "_method=DELETE",
+        "a=b&_method=DELETE",
+        "a;_METHOD=x",
+        "%5Fmethod=x",
+        "_%6dethod=x",
+        ".method=x",
+        "%20_method=x",
+        "_method[]=x",
+        "_method",
+    ] {
         assert_eq!(override_in(&none, Some(query)), Some("_method"), "{query}");
     }
 }
@@ -342,7 +360,9 @@ fn oracle(rule: &[&str], path: &[&str]) -> bool {
 fn glob(rule: &[u8], text: &[u8]) -> bool {
     match rule {
         [] => text.is_empty(),
-        [b'*', rest @ ..] => (0..=text.len()).any(|taken| !text[..taken].contains(&b';') && glob(rest, &text[taken..])),
+        [b'*', rest @ ..] => {
+            (0..=text.len()).any(|taken| !text[..taken].contains(&b';') && glob(rest, &text[taken..]))
+        }
         [one, rest @ ..] => text.first() == Some(one) && glob(rest, &text[1..]),
     }
 }

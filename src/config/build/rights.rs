@@ -14,7 +14,9 @@ pub(super) fn rights(table: &Table, context: &mut Context<'_>) -> Rights {
                     "`allow` is empty, so nothing would pass",
                     "write what may pass, allow = [\"GET /v1/instances/*\"], say, or remove it to let everything pass",
                 ),
-                _ => ("`deny` is empty", "write what may not pass, deny = [\"DELETE /**\"], say, or remove it"),
+                _ => {
+                    ("`deny` is empty", "write what may not pass, deny = [\"DELETE /**\"], say, or remove it")
+                }
             };
             context.out.error(node.at, message, help);
         }
@@ -27,7 +29,11 @@ fn patterns(table: &Table, key: &str, context: &mut Context<'_>) -> Vec<Pattern>
     for node in table.items(key) {
         let Some(pattern) = pattern(key, node, context) else { continue };
         if all.iter().any(|other| other.text() == pattern.text()) {
-            context.out.error(node.at, format!("{} stands twice in `{key}`", node.shown()), "keep one of the two");
+            context.out.error(
+                node.at,
+                format!("{} stands twice in `{key}`", node.shown()),
+                "keep one of the two",
+            );
             continue;
         }
         all.push(pattern);
@@ -58,8 +64,15 @@ pub(super) fn warn_of_prefix(table: &Table, prefix: &str, whose: &str, context: 
         let Some(pattern) = node.as_text().and_then(|text| Pattern::parse(text).ok()) else { continue };
         let rest = pattern.path().strip_prefix(prefix);
         if !node.referenced && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-            let message = format!("{} begins with {whose}, `{prefix}`, which is no part of what rules judge", node.shown());
-            context.out.warn(node.at, message, "write what stands behind it, unless the upstream has it once more");
+            let message = format!(
+                "{} begins with {whose}, `{prefix}`, which is no part of what rules judge",
+                node.shown()
+            );
+            context.out.warn(
+                node.at,
+                message,
+                "write what stands behind it, unless the upstream has it once more",
+            );
         }
     }
 }

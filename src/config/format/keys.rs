@@ -23,10 +23,14 @@ const PROXY_URL: Kind = Kind::Text("http://proxy.example.com:3128");
 pub(super) const TLS_TABLE: Kind = Kind::Table(&TLS);
 const RULES: Kind = Kind::List(&Kind::Text("GET /v1/instances/*"));
 /// What a route's or a caller's requests may be.
-const ALLOW: Key =
-    Key::new("allow", RULES, "The only requests that pass, as method and path below the route: `GET /v1/instances/*`.")
-        .default("all that `deny` lets pass");
-const DENY: Key = Key::new("deny", RULES, "Requests that do not pass, whatever `allow` says.").default("none");
+const ALLOW: Key = Key::new(
+    "allow",
+    RULES,
+    "The only requests that pass, as method and path below the route: `GET /v1/instances/*`.",
+)
+.default("all that `deny` lets pass");
+const DENY: Key =
+    Key::new("deny", RULES, "Requests that do not pass, whatever `allow` says.").default("none");
 /// A table's own `egress_proxy`, and what it is for there.
 pub(super) const fn egress_proxy(doc: &'static str) -> Key {
     Key::new("egress_proxy", PROXY, doc)

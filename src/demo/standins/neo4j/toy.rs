@@ -44,7 +44,8 @@ pub(super) fn evaluate(statement: &str, parameters: &Map<String, Value>) -> Resu
 
 /// Does a statement write? One that is not understood does not.
 pub(super) fn writes(statement: &str) -> bool {
-    let writing = |word: &String| matches!(word.to_ascii_uppercase().as_str(), "CREATE" | "MERGE" | "SET" | "DELETE");
+    let writing =
+        |word: &String| matches!(word.to_ascii_uppercase().as_str(), "CREATE" | "MERGE" | "SET" | "DELETE");
     words(statement).is_ok_and(|words| words.iter().any(writing))
 }
 

@@ -12,8 +12,8 @@ use super::super::serve::{self, Answer};
 use super::super::tokens::random_text;
 use super::Call;
 use super::answers::{
-    IDLE, bookmarks, in_a_while, legacy_error, no_such_request, not_found, query_answer, query_error,
-    legacy_reads, query_reads, run_legacy, run_query, transaction,
+    IDLE, bookmarks, in_a_while, legacy_error, legacy_reads, no_such_request, not_found, query_answer,
+    query_error, query_reads, run_legacy, run_query, transaction,
 };
 use super::auth::Presented;
 
