@@ -29,8 +29,7 @@ const ALLOW: Key = Key::new(
     "The only requests that pass, as method and path below the route: `GET /v1/instances/*`.",
 )
 .default("all that `deny` lets pass");
-const DENY: Key =
-    Key::new("deny", RULES, "Requests that do not pass, whatever `allow` says.").default("none");
+const DENY: Key = Key::new("deny", RULES, "Requests that do not pass, whatever `allow` says.");
 /// A table's own `egress_proxy`, and what it is for there.
 pub(super) const fn egress_proxy(doc: &'static str) -> Key {
     Key::new("egress_proxy", PROXY, doc)
