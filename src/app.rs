@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::config::{Config, Server as ServerConfig};
 use crate::credential::{Claim, TokenPool, Vault, pool_of};
+use crate::guard::callers::Callers;
 use crate::proxy::exchange::CallerLimits;
 use crate::proxy::{Paces, Rules, Shared, UpstreamTls};
 use crate::secret::SecretError;
@@ -35,7 +36,7 @@ pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The configured admin token cannot be read.
+    /// The configured admin token, or a caller's, cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// No threads.
@@ -53,6 +54,7 @@ pub struct App {
     keeper: JoinHandle<()>,
     tending: JoinHandle<()>,
     certificates: JoinHandle<()>,
+    callers: JoinHandle<()>,
     drain_delay: Duration,
 }
 
@@ -77,8 +79,10 @@ impl App {
         let tls = TlsFactory::default();
         let (pool, keeper) = pool_of(config, &tls, clock, &vault)?;
         let mut certificates = CertificateWatch::default();
+        let reader = SecretReader::new(config.secret_variables.clone());
+        let (callers, tokens) = Callers::load(config, &reader, clock)?;
         let shared = Arc::new(Shared {
-            rules: Rules::new(config),
+            rules: Rules::new(config, callers),
             claims: claims(config, &pool),
             pool: Arc::clone(&pool),
             tls: upstream_tls(config, &tls)?,
@@ -104,8 +108,9 @@ impl App {
         let keeper = tokio::spawn(keeper.run());
         let tending = tokio::spawn(Arc::clone(&vault).tend());
         let certificates = tokio::spawn(certificates.run());
+        let callers = tokio::spawn(tokens.run());
         let drain_delay = config.server.drain_delay;
-        Ok(Self { addresses, pool, vault, server, keeper, tending, certificates, drain_delay })
+        Ok(Self { addresses, pool, vault, server, keeper, tending, certificates, callers, drain_delay })
     }
 
     /// Where each listener is reached, in the order of the configuration.
@@ -123,11 +128,17 @@ impl App {
         &self.vault
     }
 
+    /// Tells whether all threads of the data plane run.
+    pub fn pulse(&self) -> impl Fn() -> bool + Send + 'static {
+        self.server.pulse()
+    }
+
     /// Stops in order: serves for the drain delay, then lets running exchanges finish.
     pub async fn stop(self) {
         tokio::time::sleep(self.drain_delay).await;
         self.server.stop().await;
         self.certificates.abort();
+        self.callers.abort();
         // Last: exchanges that still ran might have needed a token.
         // A refresh token that is being presented must not be cut off: its successor would be lost.
         self.vault.close().await;

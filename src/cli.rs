@@ -3,11 +3,13 @@
 mod check;
 #[cfg(feature = "demo")]
 mod demo;
+mod exec;
 mod explain;
 mod instance;
 mod login;
 mod run;
 mod starter;
+mod supervisor;
 
 use std::fmt;
 use std::io::Write as _;
@@ -57,6 +59,9 @@ enum Format {
 enum Command {
     /// Run the proxy until SIGTERM or Ctrl-C.
     Run(ConfigArg),
+    /// Run a command with a proxy of its own, on free ports, which it finds in SIDEKEY_URL and SIDEKEY_<ROUTE>_URL; exits
+    /// with the command's status.
+    Exec(exec::ExecArgs),
     /// Run in front of embedded stand-ins of Aura, Neo4j and Neon, and print lines to try; needs no network.
     #[cfg(feature = "demo")]
     Demo {
@@ -137,6 +142,8 @@ enum Failure {
     Running(String),
     /// The result was printed, and it is no.
     No,
+    /// The status of a command that was run.
+    Exit(u8),
 }
 
 /// Runs the command that the process was started with.
@@ -147,6 +154,7 @@ pub fn main() -> ExitCode {
     let environment = Environment::of_process();
     let ended = match cli.command {
         Command::Run(config) => run::run(&config, &environment),
+        Command::Exec(args) => exec::exec(&args, &environment),
         #[cfg(feature = "demo")]
         Command::Demo { once } => demo::run(once),
         Command::Check { config, connect, no_secrets } => {
@@ -173,6 +181,7 @@ pub fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::No) => ExitCode::from(1),
+        Err(Failure::Exit(status)) => ExitCode::from(status),
         Err(Failure::Running(text)) => {
             complain(text);
             ExitCode::from(1)

@@ -204,6 +204,36 @@ async fn rules_judge_what_stands_behind_the_prefix_and_not_the_upstreams_own_pat
 }
 
 #[tokio::test]
+async fn a_caller_may_do_what_its_route_lets_pass_and_its_own_rules_too() {
+    let (upstream, running) = ruled(
+        "deny = [\"DELETE /**\"]\n[caller.reader]\ntoken = { value = \"reader-0123456789\" }\nallow = [\"GET /v1/**\"]\n\
+         [caller.writer]\ntoken = { value = \"writer-0123456789\" }\ndeny = [\"/v1/keys/**\"]\n",
+    )
+    .await;
+    let cases = [
+        ("reader", "GET", "/v1/x", true),
+        ("reader", "GET", "/v2/x", false),
+        ("reader", "POST", "/v1/x", false),
+        ("reader", "DELETE", "/v1/x", false),
+        ("writer", "POST", "/v2/x", true),
+        ("writer", "POST", "/V1//keys/x", false),
+        ("writer", "DELETE", "/v2/x", false),
+    ];
+    for (caller, method, target, passes) in cases {
+        let lines = format!("Sidekey-Token: {caller}-0123456789\r\nContent-Length: 0\r\n");
+        let reply = ask(&running, method, target, &lines).await;
+        if passes {
+            assert_eq!(first_line(&upstream), Some(format!("{method} {target}")), "{caller}");
+        } else {
+            assert_not_allowed(&reply, &format!("{caller}: {method} {target}"));
+            assert_eq!(first_line(&upstream), None);
+        }
+        let overridden = ask(&running, method, target, &format!("{lines}X-HTTP-Method: PUT\r\n")).await;
+        assert_not_allowed(&overridden, "an override");
+    }
+}
+
+#[tokio::test]
 async fn a_read_only_route_lets_no_method_pass_that_may_write_and_no_websocket() {
     let (upstream, running) = ruled("read_only = true\nprovider = \"aura\"").await;
     for method in ["POST", "PUT", "PATCH", "DELETE", "QUERY", "get"] {

@@ -31,6 +31,11 @@ impl Match<'_> {
     pub fn segments(&self) -> usize {
         self.prefix.map_or(0, segments)
     }
+
+    /// What is left of the normalized path that matched.
+    pub fn rest<'p>(&self, path: &'p str) -> &'p str {
+        self.prefix.and_then(|prefix| path.strip_prefix(prefix)).unwrap_or(path)
+    }
 }
 
 impl RouteTable {
@@ -87,15 +92,6 @@ fn segments(path: &str) -> usize {
 fn first_segments(path: &str, count: usize) -> &str {
     let end = path.match_indices('/').nth(count).map_or(path.len(), |(at, _)| at);
     &path[..end]
-}
-
-/// What rules see of a normalized path: what stands behind its first segments, or `/` where nothing does.
-pub fn behind(path: &str, segments: usize) -> &str {
-    let prefix = if segments == 0 { 0 } else { first_segments(path, segments).len() };
-    match &path[prefix..] {
-        "" => "/",
-        rest => rest,
-    }
 }
 
 /// The target upstream: the upstream's own path, then what is left of the caller's behind its first segments, byte for
@@ -159,23 +155,6 @@ mod tests {
         assert_eq!(all.find(0, "localhost", "/other"), Some(Match { route: 3, prefix: Some("") }));
         assert_eq!(all.find(0, "localhost", "*"), Some(Match { route: 3, prefix: Some("") }));
         assert_eq!(all.find(0, "localhost", "/aura"), Some(Match { route: 0, prefix: Some("/aura") }));
-    }
-
-    #[test]
-    fn rules_see_what_stands_behind_the_prefix() {
-        let cases = [
-            ("/aura/v1", 1, "/v1"),
-            ("/aura", 1, "/"),
-            ("/aura/", 1, "/"),
-            ("/aura//v1/", 1, "//v1/"),
-            ("/a/b/c", 2, "/c"),
-            ("/v1", 0, "/v1"),
-            ("", 0, "/"),
-            ("*", 0, "*"),
-        ];
-        for (path, segments, want) in cases {
-            assert_eq!(behind(path, segments), want, "{path} {segments}");
-        }
     }
 
     #[test]
