@@ -2,6 +2,7 @@
 //! file as written; nothing here needs checking again.
 
 mod caller;
+mod cors;
 mod credential;
 mod egress;
 mod oauth;
@@ -18,6 +19,7 @@ use super::units::Rate;
 use crate::secret::SecretSource;
 
 pub use self::caller::*;
+pub use self::cors::*;
 pub use self::credential::*;
 pub use self::egress::*;
 pub use self::oauth::*;
@@ -198,6 +200,8 @@ pub struct Route {
     pub pace: Vec<Rate>,
     /// How long a request may wait for its turn.
     pub pace_wait: Duration,
+    /// The web pages that it is open to; none: it is open to no page.
+    pub cors: Option<Cors>,
     /// Does a `%2F` in the path pass, as the content of its segment?
     pub passes_encoded_slash: bool,
 }

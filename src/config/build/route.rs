@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::credential::Credentials;
-use super::{egress, tls, url};
+use super::{cors, egress, tls, url};
 use crate::config::context::Context;
 use crate::config::document::{Entry, Node, Table, Value};
 use crate::config::units::{self, Rate};
@@ -26,6 +26,7 @@ pub(super) fn route(
     let account = credential.and_then(|credential| credentials.account_of_route(table, credential, context));
     let tls = tls::settings(table.table("tls"), global, context);
     let pace = pace(table, context);
+    let cors = cors::of_route(table, context);
     Some(Route {
         name: entry.key.as_str().into(),
         provider,
@@ -43,6 +44,7 @@ pub(super) fn route(
         max_queue: table.count("max_queue").unwrap_or(1024),
         idle_timeout: table.duration("idle_timeout").unwrap_or(Duration::from_secs(25)),
         preserve_header_case: table.flag("preserve_header_case", false),
+        cors,
         pace,
         pace_wait: table.duration("pace_wait").unwrap_or(Duration::from_secs(10)),
         passes_encoded_slash: table.text("encoded_slash") == Some("pass"),

@@ -309,6 +309,7 @@ fn route(paths: &[&str]) -> Route {
         preserve_header_case: false,
         pace: Vec::new(),
         pace_wait: std::time::Duration::ZERO,
+        cors: None,
         passes_encoded_slash: false,
     }
 }
