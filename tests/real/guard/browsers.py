@@ -36,11 +36,14 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, handler, port=0):
-        super().__init__(("127.0.0.1", port), handler)
+    def __init__(self, handler):
+        super().__init__(("127.0.0.1", 0), handler)
         self.seen, self.lock = [], threading.Lock()
         self.port = self.server_address[1]
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, *_):
+        """A browser that closes a page lets go of what it asked for."""
 
     def __exit__(self, *cause):
         self.shutdown()
@@ -149,10 +152,27 @@ class Watch:
         with contextlib.suppress(OSError), near, socket.create_connection(self.rebinding if is_page else self.sidekey) as far:
             far.sendall(first)
             exchange["asked"] += first
-            back = threading.Thread(target=self.copy, args=(far, near, exchange, "answered"), daemon=True)
-            back.start()
-            self.copy(near, far, exchange, "asked")
-            back.join()
+            onward = threading.Thread(target=self.copy, args=(near, far, exchange, "asked"), daemon=True)
+            onward.start()
+            if b"\r\nHost: rebind.test" in first:
+                # So that what comes next is asked anew what its name means.
+                near.sendall(self.one_answer(far, exchange))
+                near.shutdown(socket.SHUT_RDWR)
+            else:
+                self.copy(far, near, exchange, "answered")
+                onward.join()
+
+    @staticmethod
+    def one_answer(far, exchange):
+        whole = b""
+        while some := far.recv(65536):
+            whole += some
+            head, end, body = whole.partition(b"\r\n\r\n")
+            length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+            if end and len(body) >= int(length[1] if length else 0):
+                break
+        exchange["answered"] += whole
+        return whole
 
     @staticmethod
     def copy(source, sink, exchange, what):
@@ -169,7 +189,8 @@ class Watch:
         with self.lock:
             arrived = list(self.arrived)
         for exchange in arrived:
-            heads = re.findall(rb"(?m)^([A-Z]+) (\S+) HTTP/1\.1\r\n", exchange["asked"])
+            # A body may stand right before the next one.
+            heads = re.findall(rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS) (/\S*) HTTP/1\.1\r\n", exchange["asked"])
             statuses = re.findall(rb"(?m)HTTP/1\.1 (\d{3}) ", exchange["answered"])
             for (method, target), status in itertools.zip_longest(heads, statuses[:len(heads)], fillvalue=b"0"):
                 query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(target.decode()).query))
