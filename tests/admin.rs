@@ -169,7 +169,7 @@ const SAID: [(&[(&str, &str)], bool); 16] = [
     (&[("host", "evil.example")], false),
     (&[("host", "127.0.0.1.nip.io")], false),
     (&[("host", "0.0.0.0")], false),
-    (&[("host", "localhost:0")], false),
+    (&[("host", "localhost:00")], false),
     (&[("origin", "https://evil.example")], false),
     (&[("origin", "null")], false),
     (&[("origin", "http://127.0.0.1:7601")], false),

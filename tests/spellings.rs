@@ -17,10 +17,11 @@ const FORBIDDEN: &str = "403";
 /// Malformed: 400, or, over HTTP/2, an end of the stream.
 const MALFORMED: &str = "400";
 
-const HOSTS: [(&str, &str); 54] = [
+const HOSTS: [(&str, &str); 55] = [
     ("localhost", OURS),
     ("localhost:7600", OURS),
     ("localhost:1", OURS),
+    ("localhost:0", OURS),
     ("localhost:65535", OURS),
     ("LOCALHOST", OURS),
     ("LocalHost:80", OURS),
@@ -57,7 +58,7 @@ const HOSTS: [(&str, &str); 54] = [
     ("[::ffff:7f00:1]", FORBIDDEN),
     ("[fe80::1]", FORBIDDEN),
     ("localhost:", MALFORMED),
-    ("localhost:0", MALFORMED),
+    ("localhost:00", MALFORMED),
     ("localhost:00080", MALFORMED),
     ("localhost:65536", MALFORMED),
     ("localhost:80x", MALFORMED),

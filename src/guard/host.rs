@@ -70,10 +70,10 @@ fn name_of(text: &str) -> Option<Cow<'_, str>> {
     })
 }
 
-/// A port that something can listen on, spelled in one way.
+/// A port, spelled in one way.
 fn is_port(digits: &str) -> bool {
     digits.bytes().all(|byte| byte.is_ascii_digit())
-        && !digits.starts_with('0')
+        && (digits == "0" || !digits.starts_with('0'))
         && digits.parse::<u16>().is_ok()
 }
 
@@ -93,6 +93,7 @@ mod tests {
         let ours = [
             "localhost",
             "localhost:7600",
+            "localhost:0",
             "LOCALHOST:80",
             "localhost.",
             "localhost.:7600",
@@ -141,7 +142,7 @@ mod tests {
         let malformed = [
             "",
             "localhost:",
-            "localhost:0",
+            "localhost:00",
             "localhost:080",
             "localhost:x",
             "localhost:+80",
