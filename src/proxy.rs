@@ -3,6 +3,7 @@
 
 pub mod addresses;
 mod answer;
+pub mod cors;
 mod denial;
 mod error;
 pub mod exchange;
@@ -168,6 +169,27 @@ impl Proxy {
         if head.version == Version::HTTP_2 {
             headers::of_http2(&mut head);
         }
+        let page = self.shared.rules.page_of(arrival, &head);
+        if let Some(page) = page
+            && cors::is_preflight(&head)
+        {
+            return page.answer_preflight(&head, exchange, self.shared.clock.wall());
+        }
+        let mut answer = self.attend(head, body, is_too_much, arrival, exchange).await;
+        if let Some(page) = page {
+            page.show(answer.headers_mut());
+        }
+        answer
+    }
+
+    async fn attend(
+        &self,
+        head: http::request::Parts,
+        body: Incoming,
+        is_too_much: bool,
+        arrival: Arrival,
+        exchange: &Rc<Exchange>,
+    ) -> Response<ResponseBody> {
         if is_too_much {
             let error = ProxyError::Overloaded("more requests at once than `max_requests`");
             self.reporter.report(&error, None);

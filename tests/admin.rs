@@ -159,6 +159,79 @@ async fn only_who_may_gets_in() {
     assert_eq!(status(health, post, "/quitquitquit", vec![]).await, 404);
 }
 
+/// What a request says besides its path, and whether it gets past the Host and Origin rules.
+const SAID: [(&[(&str, &str)], bool); 16] = [
+    (&[], true),
+    (&[("host", "localhost:7601")], true),
+    (&[("host", "[::1]")], true),
+    (&[("sec-fetch-site", "none"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")], true),
+    (&[("sec-fetch-site", "same-origin")], true),
+    (&[("host", "evil.example")], false),
+    (&[("host", "127.0.0.1.nip.io")], false),
+    (&[("host", "0.0.0.0")], false),
+    (&[("host", "localhost:00")], false),
+    (&[("origin", "https://evil.example")], false),
+    (&[("origin", "null")], false),
+    (&[("origin", "http://127.0.0.1:7601")], false),
+    (&[("sec-fetch-site", "cross-site")], false),
+    (&[("sec-fetch-site", "same-site"), ("referer", "http://localhost:3000/")], false),
+    // A whole window: that is for the places of a login alone.
+    (
+        &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")],
+        false,
+    ),
+    (&[("origin", "https://app.example.com"), ("sec-fetch-site", "cross-site")], false),
+];
+
+#[tokio::test]
+async fn each_path_of_the_admin_listener_obeys_the_host_the_origin_and_the_token() {
+    let aura = aura().await;
+    let instance = Instance::start(&aura, "admin_token = { value = \"the-admin-token-of-a-test\" }");
+    assert!(instance.command(&["wait", "--timeout", "20s"]).await.status.success());
+    let right = ("sidekey-token", "the-admin-token-of-a-test");
+    // With the token, /quitquitquit would end it: the last of all.
+    let paths = [
+        (Method::GET, "/status", None),
+        (Method::GET, "/livez", None),
+        (Method::GET, "/readyz", None),
+        (Method::GET, "/", None),
+        (Method::POST, "/quitquitquit", Some(401)),
+        (Method::OPTIONS, "/status", None),
+    ];
+    for (method, path, unshown) in paths {
+        for (said, is_let_in) in SAID {
+            let tokens: &[Option<(&str, &str)>] = match unshown {
+                Some(_) => &[
+                    None,
+                    Some(("sidekey-token", "guess")),
+                    Some(("authorization", "Bearer the-admin-token-of-a-test")),
+                ],
+                None => &[None, Some(right)],
+            };
+            for token in tokens {
+                let headers: Vec<_> = said.iter().copied().chain(*token).collect();
+                let answer = send(instance.admin, method.clone(), path, &headers, "").await;
+                let code = answer.header("sidekey-error");
+                let is_refused = matches!(code, Some("forbidden_host" | "cross_site" | "bad_request"));
+                assert_eq!(!is_refused, is_let_in, "{method} {path} {headers:?}: {answer:?}");
+                if let (Some(unshown), true) = (unshown, is_let_in) {
+                    assert_eq!(answer.status, unshown, "{method} {path} {headers:?}");
+                }
+                let opens = |(name, _): &(String, String)| name.starts_with("access-control-");
+                assert!(!answer.headers.iter().any(opens), "{method} {path} {headers:?}: {answer:?}");
+            }
+        }
+    }
+    // The right token does not make up for a page or a foreign name.
+    for (said, _) in SAID.iter().filter(|(_, is_let_in)| !is_let_in) {
+        let headers: Vec<_> = said.iter().copied().chain([right]).collect();
+        let answer = send(instance.admin, Method::POST, "/quitquitquit", &headers, "").await;
+        assert!(matches!(answer.status, 400 | 403), "{headers:?}: {answer:?}");
+    }
+    assert_eq!(send(instance.admin, Method::GET, "/livez", &[], "").await.status, 200, "it still runs");
+    assert_eq!(send(instance.admin, Method::POST, "/quitquitquit", &[right], "").await.status, 202);
+}
+
 #[tokio::test]
 async fn a_pod_may_stop_it_without_a_token_if_that_is_open() {
     let aura = aura().await;

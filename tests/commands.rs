@@ -318,6 +318,34 @@ async fn explain_shows_where_a_request_goes_or_which_rule_refuses_it() {
 }
 
 #[tokio::test]
+async fn explain_tells_what_a_web_page_would_get() {
+    let (aura, folder) = (aura().await, folder());
+    let cors = "path = \"/\"\ncors = { origins = [\"https://app.example.com\"] }";
+    let text = aura_route(&aura, "client_secret = { env = \"SECRET\" }").replace("path = \"/\"", cors);
+    std::fs::write(folder.path().join("t.toml"), text).unwrap();
+    let (app, evil) = ("Origin: https://app.example.com", "Origin: https://evil.example");
+    let page = "page        of \"https://app.example.com\", which the route is open to";
+    let cases: [(&[&str], i32, &[&str]); 4] = [
+        (&["GET", "/x", "-H", app], 0, &[page, "route       aura", "removed     origin"]),
+        (
+            &["OPTIONS", "/x", "-H", app, "-H", "Access-Control-Request-Method: PUT"],
+            0,
+            &[page, "answered    204"],
+        ),
+        (&["GET", "/x", "-H", evil], 1, &["refused     403 cross_site"]),
+        (&["GET", "/x", "-H", app, "-H", "Host: evil.example"], 1, &["refused     403 forbidden_host"]),
+    ];
+    for (args, status, shown) in cases {
+        let args = [&["explain", "-c", "t.toml"], args].concat();
+        let ended = sidekey(folder.path(), &args, &[("SECRET", CANARY)]).await;
+        assert_eq!(ended.status, status, "{args:?}: {}{}", ended.stdout, ended.stderr);
+        for shown in shown {
+            assert!(ended.stdout.contains(shown), "{args:?}: {shown}\n{}", ended.stdout);
+        }
+    }
+}
+
+#[tokio::test]
 async fn init_writes_a_valid_file_and_never_over_another() {
     let folder = folder();
     assert_eq!(sidekey(folder.path(), &["init"], &[]).await.status, 0);

@@ -7,13 +7,10 @@ mod support;
 use std::fmt::Write as _;
 
 use support::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS,
-    fields, frame, next_frame,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, fields, frame, outcome,
 };
 use support::recorder::Recorder;
-use support::running::{open_route, patiently, sidekey};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use support::running::{open_route, sidekey};
 
 type Field<'a> = (&'a [u8], &'a [u8]);
 
@@ -39,47 +36,6 @@ fn without(name: &str) -> Vec<Field<'static>> {
 /// A POST of three bytes with more fields.
 fn post<'a>(more: &[Field<'a>]) -> Vec<Field<'a>> {
     but(":method", b"POST").into_iter().chain(more.iter().copied()).collect()
-}
-
-/// What came of a request: a status, or `ends` where its stream or connection did.
-async fn outcome(addr: std::net::SocketAddr, frames: &[Vec<u8>]) -> String {
-    let mut stream = TcpStream::connect(addr).await.expect("it works");
-    stream.write_all(&[PREFACE, &frames.concat()].concat()).await.expect("it works");
-    patiently("what comes of it", async {
-        loop {
-            match next_frame(&mut stream).await {
-                Some(Frame { kind: HEADERS, stream: 1, payload, .. }) => return status(&payload),
-                // Which of them is the h2 crate's to choose: it closes on what it cannot decode.
-                Some(Frame { kind: RST_STREAM, stream: 1, .. } | Frame { kind: GOAWAY, .. }) | None => {
-                    return "ends".to_owned();
-                }
-                Some(Frame { kind: SETTINGS, flags: 0, .. }) => {
-                    let _ = stream.write_all(&frame(SETTINGS, 1, 0, &[])).await;
-                }
-                Some(_) => {}
-            }
-        }
-    })
-    .await
-}
-
-/// The status in a header block: it comes first, indexed (RFC 7541, appendix A) or as a compressed literal.
-fn status(block: &[u8]) -> String {
-    let indexed = ["200", "204", "206", "304", "400", "404", "500"];
-    if let Some(index) = block[0].checked_sub(0x88).filter(|index| usize::from(*index) < indexed.len()) {
-        return indexed[usize::from(index)].to_owned();
-    }
-    assert_eq!((block[0], block[1] & 0x80), (0x48, 0x80), "a compressed literal: {block:x?}");
-    let bits = block[2..6].iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
-    let (mut at, mut digits) = (0, String::new());
-    for _ in 0..3 {
-        // Of the digits, 0 to 2 have five bits, and the others six, from 011001 (appendix B).
-        let five = bits << at >> 27;
-        let (digit, length) = if five < 3 { (five, 5) } else { ((bits << at >> 26) - 0b01_1001 + 3, 6) };
-        let _ = write!(digits, "{digit}");
-        at += length;
-    }
-    digits
 }
 
 /// A request's frames: its header alone, or its header and pieces of a body.

@@ -11,6 +11,7 @@ use crate::config::{Bind, CallerId, Config, CredentialKind, Environment, ListenI
 use crate::credential::DEFAULT_ACCOUNT;
 use crate::guard::Refused;
 use crate::guard::callers::Callers;
+use crate::proxy::cors;
 use crate::proxy::headers::{self, Received};
 use crate::proxy::read_only::{self, Mode};
 use crate::proxy::{Arrival, Plan, ProxyError, Refusal, Rules};
@@ -56,6 +57,13 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     let arrival = Arrival { listener, peer: None };
     if let Some(account) = &args.account {
         name_account(&rules, arrival, &mut head, account)?;
+    }
+    if let Some(page) = rules.page_of(arrival, &head) {
+        say(format_args!("page        of {:?}, which the route is open to", page.origin()));
+        if cors::is_preflight(&head) {
+            say("answered    204 by sidekey itself: a preflight goes no further");
+            return Ok(());
+        }
     }
     let plan = match rules.plan_for(arrival, &head, |_| from) {
         Ok(plan) => plan,

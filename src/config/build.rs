@@ -2,6 +2,7 @@
 
 mod admin;
 mod caller;
+mod cors;
 mod credential;
 mod egress;
 mod listener;

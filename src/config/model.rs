@@ -2,6 +2,7 @@
 //! file as written; nothing here needs checking again.
 
 mod caller;
+mod cors;
 mod credential;
 mod egress;
 mod oauth;
@@ -20,6 +21,7 @@ use crate::rights::Rights;
 use crate::secret::SecretSource;
 
 pub use self::caller::*;
+pub use self::cors::*;
 pub use self::credential::*;
 pub use self::egress::*;
 pub use self::oauth::*;
@@ -221,6 +223,8 @@ pub struct Route {
     /// The path, in its normal form and without what the route matched, at which sidekey itself answers clients that
     /// fetch a token; none: it answers nowhere.
     pub local_token_endpoint: Option<Box<str>>,
+    /// The web pages that it is open to; none: it is open to no page.
+    pub cors: Option<Cors>,
     /// Does a `%2F` in the path pass, as the content of its segment?
     pub passes_encoded_slash: bool,
     /// What may pass, by method and path behind the route's prefix.

@@ -22,7 +22,7 @@ use crate::guard::Refused;
 const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"sidekey\"");
 
 /// What is forwarded.
-const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// The answer to an error, its body in the provider's own error shape so that client libraries can read it.
 pub(crate) fn of(
@@ -51,7 +51,9 @@ pub(crate) fn of(
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     match error {
-        ProxyError::Refused(Refused::Method) => drop(headers.insert(ALLOW, METHODS)),
+        ProxyError::Refused(Refused::Method) => {
+            drop(headers.insert(ALLOW, HeaderValue::from_static(METHODS)))
+        }
         ProxyError::Refused(Refused::CallerUnknown(_)) => {
             // Either will do, and some tools send nothing before they are asked (RFC 9110 §11.6.1).
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"sidekey\""));
@@ -85,10 +87,16 @@ pub(crate) fn own(body: Bytes, exchange: &Rc<Exchange>, now: SystemTime) -> Resp
 
 /// The answer to an OPTIONS that may not go further than this (RFC 9110 §7.6.2, §9.3.7).
 pub(crate) fn to_last_hop(exchange: &Rc<Exchange>, now: SystemTime) -> Response<ResponseBody> {
+    let mut response = empty(exchange, now);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
+    response
+}
+
+/// An answer of sidekey's own that is no error and says everything in its header.
+pub(super) fn empty(exchange: &Rc<Exchange>, now: SystemTime) -> Response<ResponseBody> {
     let mut response = own(Bytes::new(), exchange, now);
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    headers.insert(ALLOW, METHODS);
     headers.insert(HeaderName::from_static("proxy-status"), HeaderValue::from_static("sidekey"));
     response
 }

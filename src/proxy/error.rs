@@ -134,7 +134,7 @@ impl ProxyError {
                 StatusCode::FORBIDDEN,
                 "cross_site",
                 "http_request_denied",
-                "Requests from web pages are refused.",
+                "Requests from web pages are refused, but for those of origins in the route's `cors`.",
             ),
             Self::Refused(Refused::Method) => of(
                 StatusCode::METHOD_NOT_ALLOWED,

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
-    HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    HeaderValue, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFERER, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::{Method, Version};
@@ -13,6 +13,7 @@ use http_body::Frame;
 use super::{framing, hops};
 use crate::config::{Provider, Upstream};
 
+static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
@@ -28,10 +29,12 @@ pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstr
     if received.to_websocket {
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
+    let from_browser = headers.contains_key(ORIGIN) || headers.contains_key(&SEC_FETCH_SITE);
     let doomed = |name: &HeaderName| {
         is_callers_taboo(name)
             || is_disguised(name)
             || is_reserved(name, received.reserved)
+            || (from_browser && tells_of_page(name))
             || (name == COOKIE && takes_cookies(provider))
     };
     remove_where(headers, doomed);
@@ -229,6 +232,17 @@ fn is_disguised(name: &HeaderName) -> bool {
 fn is_reserved(name: &HeaderName, reserved: &[HeaderName]) -> bool {
     let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
     reserved.iter().any(|reserved| name.as_str().bytes().map(plain).eq(reserved.as_str().bytes().map(plain)))
+}
+
+/// Is it a field that no caller may send, whatever the name that it is disguised with?
+pub fn is_for_no_caller(name: &HeaderName, reserved: &[HeaderName]) -> bool {
+    is_hop_by_hop(name) || is_callers_taboo(name) || is_disguised(name) || is_reserved(name, reserved)
+}
+
+/// Does a browser say in it how the page that it shows stands to sidekey's address? The guard has judged that, and to the
+/// upstream, which is at another address, it would mean something else.
+fn tells_of_page(name: &HeaderName) -> bool {
+    matches!(*name, ORIGIN | REFERER) || name.as_str().starts_with("sec-fetch-")
 }
 
 /// Does the provider take a cookie for a credential?

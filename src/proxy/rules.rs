@@ -8,6 +8,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::addresses::View;
+use super::cors::{Cors, Page};
 use super::denial::{Rule, Whose};
 use super::error::ProxyError;
 use super::framing;
@@ -18,7 +19,7 @@ use super::route::{self, RouteTable};
 use super::token_request::TokenRefusal;
 use crate::config::{Bind, CallerId, Config, CredentialKind, ListenId, Peer, Provider, Route};
 use crate::guard::callers::Callers;
-use crate::guard::{Guard, Refused};
+use crate::guard::{self, Guard, Refused};
 use crate::rights::{self, Rights};
 
 /// The guard and the routes of a configuration.
@@ -40,6 +41,10 @@ pub struct Rules {
     max_headers: usize,
     /// By listener: do callers speak TLS to it?
     tls: Vec<bool>,
+    /// By route: the web pages that it is open to.
+    cors: Vec<Option<Cors>>,
+    /// Is any route open to any?
+    is_open: bool,
     /// By route: the header in which callers name the account.
     account_headers: Vec<Option<HeaderName>>,
     /// By route: the headers that are not for callers to send upstream, if there are any.
@@ -50,12 +55,21 @@ pub struct Rules {
 const MAX_ACCOUNT: usize = 128;
 
 fn reserved(config: &Config, route: &Route) -> Option<Arc<[HeaderName]>> {
-    let own = match &config.credentials[route.credential?].kind {
+    let own = own_header(config, route).into_iter();
+    let names: Vec<_> = own.chain(account_header(config, route)).collect();
+    (!names.is_empty()).then(|| names.into())
+}
+
+fn own_header(config: &Config, route: &Route) -> Option<HeaderName> {
+    match &config.credentials[route.credential?].kind {
         CredentialKind::Header { name, .. } => Some(name.clone()),
         _ => None,
-    };
-    let names: Vec<_> = own.into_iter().chain(account_header(config, route)).collect();
-    (!names.is_empty()).then(|| names.into())
+    }
+}
+
+fn cors(config: &Config, route: &Route) -> Option<Cors> {
+    let own = own_header(config, route).into_iter().collect();
+    route.cors.as_ref().map(|cors| Cors::new(cors, own, account_header(config, route)))
 }
 
 fn account_header(config: &Config, route: &Route) -> Option<HeaderName> {
@@ -132,6 +146,8 @@ impl Rules {
             table: RouteTable::new(&config.routes, listeners.len()),
             routes: config.routes.clone(),
             reserved: config.routes.iter().map(|route| reserved(config, route)).collect(),
+            cors: config.routes.iter().map(|route| cors(config, route)).collect(),
+            is_open: config.routes.iter().any(|route| route.cors.is_some()),
             account_headers: config.routes.iter().map(|route| account_header(config, route)).collect(),
             keep_case: (0..listeners.len()).map(|listener| keeps_case(config, listener)).collect(),
             max_target: config.server.limits.target,
@@ -151,9 +167,24 @@ impl Rules {
         &self.routes
     }
 
-    /// The route that a request takes, if the guard lets it in and one matches.
+    /// The web page that a request comes from, where its route is open to that page's origin: then it may read the
+    /// answer, whatever that is.
+    pub fn page_of(&self, arrival: Arrival, head: &Parts) -> Option<Page<'_>> {
+        if !self.is_open {
+            return None;
+        }
+        let host = self.guard.host(head, self.by_name[arrival.listener]).ok()?;
+        let path = head.uri.path();
+        let judged = path::judge(path);
+        let normal = judged.as_ref().map_or(path, path::Judged::normal);
+        let cors = self.cors[self.table.find(arrival.listener, &host, normal)?.route].as_ref()?;
+        let origin = guard::page_of(head, Some(cors.origins())).ok()??;
+        Some(Page { cors, origin })
+    }
+
+    /// The route that a request takes, if its host is one of ours and one matches.
     pub fn route_of(&self, arrival: Arrival, head: &Parts) -> Option<usize> {
-        let host = self.guard.admit(head, self.by_name[arrival.listener]).ok()?;
+        let host = self.guard.host(head, self.by_name[arrival.listener]).ok()?;
         let path = path::judge(head.uri.path()).ok()?;
         self.table.find(arrival.listener, &host, path.normal()).map(|found| found.route)
     }
@@ -253,14 +284,16 @@ impl Rules {
         let Arrival { listener, .. } = arrival;
         let path = head.uri.path();
         let judged = path::judge(path);
-        let admitted = self.guard.admit(head, self.by_name[listener]);
-        let host = admitted.as_deref().unwrap_or_default();
+        let ours = self.guard.host(head, self.by_name[listener]);
+        let host = ours.as_deref().unwrap_or_default();
         // Whose error shape a path gets that has no meaning is decided by how it looks.
         let found = self.table.find(listener, host, judged.as_ref().map_or(path, path::Judged::normal));
         let provider = found.map_or(Provider::Generic, |found| self.routes[found.route].provider);
         let route = found.map(|found| found.route);
         let refusal = |error, caller| Refusal { error, provider, caller, route };
-        admitted.as_ref().map_err(|refused| refusal(refused.clone().into(), None))?;
+        ours.as_ref().map_err(|refused| refusal(refused.clone().into(), None))?;
+        let cors = route.and_then(|route| self.cors[route].as_ref());
+        guard::admit_page(head, cors.map(Cors::origins)).map_err(|refused| refusal(refused.into(), None))?;
         let asks_for_local_token = judged.as_ref().ok().zip(found).is_some_and(|(judged, found)| {
             let own = self.routes[found.route].local_token_endpoint.as_deref();
             own.is_some_and(|own| found.rest(judged.normal()) == own)

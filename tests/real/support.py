@@ -206,13 +206,16 @@ class Tools:
     @functools.cached_property
     def node(self):
         """A directory with the login suites' scripts and their packages."""
+        return self.packages("logins", "package.json", "server.mjs", "browser.mjs")
+
+    def packages(self, group, *files):
+        """A directory with scripts of a group of suites and the packages of Node that they name."""
         if not (shutil.which("node") and shutil.which("npm")):
             debian("nodejs", "npm")
-        scripts = ROOT / "tests" / "real" / "logins"
-        node = self.temporary / "node"
+        node = self.temporary / f"node-{group}"
         node.mkdir()
-        for file in ["package.json", "server.mjs", "browser.mjs"]:
-            shutil.copy(scripts / file, node)
+        for file in files:
+            shutil.copy(ROOT / "tests" / "real" / group / file, node)
         words = ["install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error", "--prefix", node]
         command("npm", *words, check=True, stdout=subprocess.DEVNULL)
         return node

@@ -1,7 +1,12 @@
 //! HTTP/2's frames and header blocks, written and read by hand.
 
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use super::running::patiently;
 
 /// What a connection begins with, and settings that leave all as it is.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -70,6 +75,47 @@ fn length(mut length: usize, block: &mut Vec<u8>) {
         length /= 128;
     }
     block.push(u8::try_from(length).expect("small"));
+}
+
+/// What came of a request: a status, or `ends` where its stream or connection did.
+pub(crate) async fn outcome(addr: SocketAddr, frames: &[Vec<u8>]) -> String {
+    let mut stream = TcpStream::connect(addr).await.expect("it works");
+    stream.write_all(&[PREFACE, &frames.concat()].concat()).await.expect("it works");
+    patiently("what comes of it", async {
+        loop {
+            match next_frame(&mut stream).await {
+                Some(Frame { kind: HEADERS, stream: 1, payload, .. }) => return status(&payload),
+                // Which of them is the h2 crate's to choose: it closes on what it cannot decode.
+                Some(Frame { kind: RST_STREAM, stream: 1, .. } | Frame { kind: GOAWAY, .. }) | None => {
+                    return "ends".to_owned();
+                }
+                Some(Frame { kind: SETTINGS, flags: 0, .. }) => {
+                    let _ = stream.write_all(&frame(SETTINGS, 1, 0, &[])).await;
+                }
+                Some(_) => {}
+            }
+        }
+    })
+    .await
+}
+
+/// The status in a header block: it comes first, indexed (RFC 7541, appendix A) or as a compressed literal.
+fn status(block: &[u8]) -> String {
+    let indexed = ["200", "204", "206", "304", "400", "404", "500"];
+    if let Some(index) = block[0].checked_sub(0x88).filter(|index| usize::from(*index) < indexed.len()) {
+        return indexed[usize::from(index)].to_owned();
+    }
+    assert_eq!((block[0], block[1] & 0x80), (0x48, 0x80), "a compressed literal: {block:x?}");
+    let bits = block[2..6].iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+    let (mut at, mut digits) = (0, String::new());
+    for _ in 0..3 {
+        // Of the digits, 0 to 2 have five bits, and the others six, from 011001 (appendix B).
+        let five = bits << at >> 27;
+        let (digit, length) = if five < 3 { (five, 5) } else { ((bits << at >> 26) - 0b01_1001 + 3, 6) };
+        let _ = write!(digits, "{digit}");
+        at += length;
+    }
+    digits
 }
 
 /// An upstream of HTTP/2 whose frames a test writes itself: it has read the preface and sent its settings.

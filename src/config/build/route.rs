@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::credential::Credentials;
-use super::{egress, rights, routing, tls, url};
+use super::{cors, egress, rights, routing, tls, url};
 use crate::config::context::Context;
 use crate::config::document::{Entry, Node, Table, Value};
 use crate::config::units::{self, Rate};
@@ -41,6 +41,7 @@ pub(super) fn route(
         rights::warn_of_prefix(table, &upstream.base_path, "the upstream's own path", context);
     }
     let local_token_endpoint = local_token_endpoint(table, provider, &matches, context);
+    let cors = cors::of_route(table, context);
     Some(Route {
         name: entry.key.as_str().into(),
         provider,
@@ -58,6 +59,7 @@ pub(super) fn route(
         max_queue: table.count("max_queue").unwrap_or(1024),
         idle_timeout: table.duration("idle_timeout").unwrap_or(Duration::from_secs(25)),
         preserve_header_case: table.flag("preserve_header_case", false),
+        cors,
         pace,
         pace_wait: table.duration("pace_wait").unwrap_or(Duration::from_secs(10)),
         local_token_endpoint,

@@ -311,6 +311,7 @@ fn route(paths: &[&str]) -> Route {
         pace: Vec::new(),
         pace_wait: std::time::Duration::ZERO,
         local_token_endpoint: None,
+        cors: None,
         passes_encoded_slash: false,
         rights: Default::default(),
         read_only: false,
