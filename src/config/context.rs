@@ -1,7 +1,7 @@
 //! What every step of loading needs: the environment, what to check, and where to put what is wrong.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::diagnostic::{At, Collector};
 use super::document::{Node, Value};
@@ -34,7 +34,7 @@ impl Environment {
     }
 
     /// The variable as a path; none if unset or empty.
-    pub fn path(&self, name: &str) -> Option<std::path::PathBuf> {
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
         self.0.get(name).filter(|value| !value.is_empty()).map(Into::into)
     }
 
@@ -74,6 +74,8 @@ pub(crate) struct Context<'a> {
     pub(crate) placeholders: usize,
     /// Environment variables that hold secrets.
     pub(crate) secret_variables: Vec<String>,
+    /// Files that texts came from which are no secrets.
+    pub(crate) text_files: Vec<PathBuf>,
 }
 
 impl Context<'_> {
@@ -96,6 +98,7 @@ impl Context<'_> {
         let read = if entry.key == "env" {
             self.variable_name(&name, at).then(|| self.environment.secret(&name))
         } else {
+            self.text_files.push(PathBuf::from(&name));
             Some(secret::read_file(Path::new(&name)))
         };
         node.referenced = true;

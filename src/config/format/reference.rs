@@ -105,7 +105,7 @@ mod tests {
                 assert!(text.contains(&format!("| `{}` |", key.name)), "{}", key.name);
             }
         }
-        for absent in ["| `sandbox` |", "[caller", "| `read_only` |"] {
+        for absent in ["[caller", "| `read_only` |"] {
             assert!(!text.contains(absent), "{absent}");
         }
     }
