@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroize as _;
+
 use super::diagnostic::{At, Collector};
 use super::document::{Node, Value};
 use super::format::Kind;
@@ -51,6 +53,15 @@ impl Environment {
     fn bytes(&self, name: &str) -> Result<Vec<u8>, SecretError> {
         let value = self.0.get(name).ok_or_else(|| SecretError::Unset(name.to_owned()))?;
         Ok(value.clone().into_encoded_bytes())
+    }
+}
+
+impl Drop for Environment {
+    /// Any of the values may be a secret.
+    fn drop(&mut self) {
+        for value in std::mem::take(&mut self.0).into_values() {
+            value.into_encoded_bytes().zeroize();
+        }
     }
 }
 
