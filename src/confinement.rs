@@ -107,7 +107,7 @@ pub fn confine(needs: &Needs) -> Result<&'static Sandbox, SandboxError> {
         None => warn!("sandbox: NOT CONFINED: {}", sandbox.open.join("; ")),
     }
     for absent in &sandbox.absent {
-        warn!("sandbox: {absent}");
+        warn!("sandbox: {absent} is not there and stays out of reach until a restart");
     }
     Ok(SANDBOX.get_or_init(|| sandbox))
 }
