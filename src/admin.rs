@@ -238,6 +238,10 @@ fn refusal(refused: &Refused) -> Response<Full<Bytes>> {
             error(StatusCode::FORBIDDEN, "cross_site", "Requests from web pages are refused.")
         }
         Refused::Method => wrong_method("GET, HEAD, POST"),
+        // It never tells callers apart.
+        Refused::CallerUnknown(_) | Refused::LocalToken(_) => {
+            error(StatusCode::UNAUTHORIZED, "caller_unknown", TOKEN_HINT)
+        }
     }
 }
 

@@ -13,11 +13,12 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::config::{Config, Server as ServerConfig};
 use crate::credential::{Claim, TokenPool, Vault, pool_of};
+use crate::guard::callers::Callers;
 use crate::proxy::exchange::CallerLimits;
 use crate::proxy::{Paces, Rules, Shared, UpstreamTls};
 use crate::secret::SecretError;
 use crate::secret::reader::SecretReader;
-use crate::server::{self, BindError, Server, ServerSettings};
+use crate::server::{self, BindError, Bound, Server, ServerSettings};
 use crate::store::{self, StoreError};
 use crate::tls::{CertificateWatch, ListenerTls, TlsError, TlsFactory};
 
@@ -35,7 +36,7 @@ pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The configured admin token cannot be read.
+    /// The configured admin token, or a caller's, cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// No threads.
@@ -53,6 +54,7 @@ pub struct App {
     keeper: JoinHandle<()>,
     tending: JoinHandle<()>,
     certificates: JoinHandle<()>,
+    callers: JoinHandle<()>,
     drain_delay: Duration,
 }
 
@@ -74,11 +76,26 @@ impl App {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub fn start(config: &Config, clock: &Clock, vault: Arc<Vault>) -> Result<Self, StartError> {
+        Self::start_on(None, config, clock, vault)
+    }
+
+    /// The same on listeners that are bound already, those of the configuration in its order.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub fn start_on(
+        bound: Option<Vec<Bound>>,
+        config: &Config,
+        clock: &Clock,
+        vault: Arc<Vault>,
+    ) -> Result<Self, StartError> {
         let tls = TlsFactory::default();
         let (pool, keeper) = pool_of(config, &tls, clock, &vault)?;
         let mut certificates = CertificateWatch::default();
+        let reader = SecretReader::new(config.secret_variables.clone());
+        let (callers, tokens) = Callers::load(config, &reader, clock)?;
         let shared = Arc::new(Shared {
-            rules: Rules::new(config),
+            rules: Rules::new(config, callers),
             claims: claims(config, &pool),
             pool: Arc::clone(&pool),
             tls: upstream_tls(config, &tls)?,
@@ -87,25 +104,18 @@ impl App {
             paces: Paces::new(&config.routes),
             clock: clock.clone(),
         });
-        let bound = server::bind(&config.server.listeners)?;
-        let addresses = bound
-            .iter()
-            .zip(&config.server.listeners)
-            .map(|(bound, listener)| Address {
-                text: match listener.tls {
-                    Some(_) => format!("{}://{}", listener.scheme(), bound.address),
-                    None => bound.address.clone(),
-                },
-                socket: bound.socket_addr,
-                path: bound.address.strip_prefix("unix:").map(PathBuf::from),
-            })
-            .collect();
+        let bound = match bound {
+            Some(bound) => bound,
+            None => server::bind(&config.server.listeners)?,
+        };
+        let addresses = addresses_of(&bound, config);
         let server = Server::start(bound, &shared, settings(&config.server)).map_err(StartError::Threads)?;
         let keeper = tokio::spawn(keeper.run());
         let tending = tokio::spawn(Arc::clone(&vault).tend());
         let certificates = tokio::spawn(certificates.run());
+        let callers = tokio::spawn(tokens.run());
         let drain_delay = config.server.drain_delay;
-        Ok(Self { addresses, pool, vault, server, keeper, tending, certificates, drain_delay })
+        Ok(Self { addresses, pool, vault, server, keeper, tending, certificates, callers, drain_delay })
     }
 
     /// Where each listener is reached, in the order of the configuration.
@@ -123,17 +133,36 @@ impl App {
         &self.vault
     }
 
+    /// Tells whether all threads of the data plane run.
+    pub fn pulse(&self) -> impl Fn() -> bool + Send + 'static {
+        self.server.pulse()
+    }
+
     /// Stops in order: serves for the drain delay, then lets running exchanges finish.
     pub async fn stop(self) {
         tokio::time::sleep(self.drain_delay).await;
         self.server.stop().await;
         self.certificates.abort();
+        self.callers.abort();
         // Last: exchanges that still ran might have needed a token.
         // A refresh token that is being presented must not be cut off: its successor would be lost.
         self.vault.close().await;
         self.keeper.abort();
         self.tending.abort();
     }
+}
+
+/// Where bound listeners are reached, those of the configuration in its order.
+pub fn addresses_of(bound: &[Bound], config: &Config) -> Vec<Address> {
+    let address = |(bound, listener): (&Bound, &crate::config::Listener)| Address {
+        text: match listener.tls {
+            Some(_) => format!("{}://{}", listener.scheme(), bound.address),
+            None => bound.address.clone(),
+        },
+        socket: bound.socket_addr,
+        path: bound.address.strip_prefix("unix:").map(PathBuf::from),
+    };
+    bound.iter().zip(&config.server.listeners).map(address).collect()
 }
 
 /// Each route's claim on the pool, where its callers name no account.

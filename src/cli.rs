@@ -3,11 +3,13 @@
 mod check;
 #[cfg(feature = "demo")]
 mod demo;
+mod exec;
 mod explain;
 mod instance;
 mod login;
 mod run;
 mod starter;
+mod supervisor;
 
 use std::fmt;
 use std::io::Write as _;
@@ -58,6 +60,9 @@ enum Format {
 enum Command {
     /// Run the proxy until SIGTERM or Ctrl-C.
     Run(ConfigArg),
+    /// Run a command with a proxy of its own, on free ports, which it finds in SIDEKEY_URL and SIDEKEY_<ROUTE>_URL; exits
+    /// with the command's status.
+    Exec(exec::ExecArgs),
     /// Run in front of embedded stand-ins of Aura, Neo4j and Neon, and print lines to try; needs no network.
     #[cfg(feature = "demo")]
     Demo {
@@ -138,6 +143,8 @@ enum Failure {
     Running(String),
     /// The result was printed, and it is no.
     No,
+    /// The status of a command that was run.
+    Exit(u8),
 }
 
 /// Runs the command that the process was started with.
@@ -145,14 +152,15 @@ pub fn main() -> ExitCode {
     // Clap prints usage errors itself and exits with 2.
     let cli = Cli::parse();
     start_log(cli.log_level.into(), cli.log_format.into());
-    // A login opens a browser, which may need what all other programs may not.
+    // A login opens a browser, which may need what other programs may not; the command of `exec` is its user's own.
     harden(match cli.command {
-        Command::Login(_) => Children::AsTheyAre,
+        Command::Login(_) | Command::Exec(_) => Children::AsTheyAre,
         _ => Children::WithoutNewPrivileges,
     });
     let environment = Environment::of_process();
     let ended = match cli.command {
         Command::Run(config) => run::run(&config, &environment),
+        Command::Exec(args) => exec::exec(&args, &environment),
         #[cfg(feature = "demo")]
         Command::Demo { once } => demo::run(once),
         Command::Check { config, connect, no_secrets } => {
@@ -179,6 +187,7 @@ pub fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::No) => ExitCode::from(1),
+        Err(Failure::Exit(status)) => ExitCode::from(status),
         Err(Failure::Running(text)) => {
             complain(text);
             ExitCode::from(1)

@@ -87,7 +87,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Loads and checks a configuration. `SIDEKEY_LISTEN`, `SIDEKEY_ADMIN` and `SIDEKEY_HOSTS` override a file.
+/// Loads and checks a configuration. `SIDEKEY_LISTEN`, `SIDEKEY_ADMIN` and `SIDEKEY_HOSTS` override a file,
+/// and `SIDEKEY_CALLER_TOKEN` the token of `[caller.default]`.
 ///
 /// # Errors
 ///

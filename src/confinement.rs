@@ -15,19 +15,22 @@ pub use self::needs::{Missing, Needs, Reach, Surroundings};
 /// The sandbox of this process. It cannot be taken off, and it is the whole process's: so there is one.
 static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
 
-/// May the programs that the process starts get more rights than it has?
+/// What becomes of the programs that the process starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Children {
-    /// No: set-user-ID and file capabilities do not count (`no_new_privs`).
+    /// They leave no core dumps either, and set-user-ID and file capabilities do not count (`no_new_privs`).
     WithoutNewPrivileges,
-    /// Yes: a browser may bring a set-user-ID helper that makes its own sandbox.
+    /// Nothing: a browser may bring a set-user-ID helper that makes its own sandbox.
     AsTheyAre,
 }
 
 /// Turns core dumps off, keeps other processes of the same user from reading this one's memory, and, for its
 /// [`Children`], gives up new privileges. What cannot be had is a line in the log: the process is no worse for trying.
 pub fn harden(children: Children) {
-    no_core_dumps();
+    // Where there is nothing else, children cannot be spared.
+    if children == Children::WithoutNewPrivileges || cfg!(not(target_os = "linux")) {
+        no_core_dumps();
+    }
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -42,8 +45,6 @@ pub fn harden(children: Children) {
             warn!(%error, "programs that are started may get more rights than this one");
         }
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = children;
 }
 
 /// The limit holds for the programs that the process starts as well.

@@ -3,6 +3,9 @@
 //! A port on loopback can be reached by any web page through its visitor's browser, so a request must name a host
 //! that is ours (DNS rebinding does not) and must not come from a page of another site.
 
+pub mod callers;
+pub mod local_token;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -32,6 +35,12 @@ pub enum Refused {
     /// CONNECT or TRACE.
     #[error("the method is not forwarded")]
     Method,
+    /// It shows nothing that tells who it is from.
+    #[error("the caller is unknown: {0}")]
+    CallerUnknown(&'static str),
+    /// It shows a local token that is not good, or not for this route.
+    #[error(transparent)]
+    LocalToken(#[from] local_token::Invalid),
 }
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

@@ -12,12 +12,15 @@ mod incoming;
 mod outgoing;
 mod pace;
 pub mod path;
+mod reach;
 pub mod refusal;
 mod report;
 mod request_body;
 mod response_body;
 pub mod route;
 mod rules;
+mod token_endpoint;
+mod token_request;
 pub mod transactions;
 mod tunnel;
 mod upstream;
@@ -40,7 +43,7 @@ use self::request_body::RequestBody;
 use self::transactions::{Opening, Step, Transactions};
 use self::upstream::{On, SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
-use crate::config::{ListenId, Provider, Route};
+use crate::config::{CallerId, ListenId, Provider, Route};
 use crate::credential::{Claim, Lease, TokenPool};
 use crate::oauth::answer::retry_after;
 use crate::tls::ListenerTls;
@@ -49,7 +52,7 @@ pub use self::error::ProxyError;
 pub use self::incoming::CutShort;
 pub use self::pace::Paces;
 pub use self::response_body::ResponseBody;
-pub use self::rules::{Plan, Rules};
+pub use self::rules::{Arrival, Plan, Refusal, Rules};
 pub use self::tunnel::Tunnel;
 pub use self::upstream::UpstreamTls;
 
@@ -115,6 +118,11 @@ impl Proxy {
         self.shared.listener_tls[listener].as_deref()
     }
 
+    /// Is any caller known by its process?
+    pub fn knows_peers(&self) -> bool {
+        self.shared.rules.callers().know_peers()
+    }
+
     /// Does any route that can be reached at a listener keep the case of header names?
     pub fn keeps_header_case(&self, listener: ListenId) -> bool {
         self.shared.rules.keeps_header_case(listener)
@@ -134,10 +142,10 @@ impl Proxy {
     pub async fn serve(
         &self,
         request: Request<Incoming>,
-        listener: ListenId,
+        arrival: Arrival,
         exchange: &Rc<Exchange>,
     ) -> Response<ResponseBody> {
-        let answer = self.answer(request, listener, exchange).await;
+        let answer = self.answer(request, arrival, exchange).await;
         // Until somebody asks for the next piece, it is the caller's turn to take this one.
         exchange.handed();
         answer
@@ -146,7 +154,7 @@ impl Proxy {
     async fn answer(
         &self,
         request: Request<Incoming>,
-        listener: ListenId,
+        arrival: Arrival,
         exchange: &Rc<Exchange>,
     ) -> Response<ResponseBody> {
         let place = Place::among(&self.running, self.max_running);
@@ -161,20 +169,27 @@ impl Proxy {
             self.reporter.report(&error, None);
             return answer::of(
                 error,
-                self.shared.rules.provider_of(listener, &head),
+                self.shared.rules.provider_of(arrival, &head),
                 exchange,
                 self.shared.clock.wall(),
             );
         }
-        let plan = match self.shared.rules.plan(listener, &head) {
+        let plan = match self.shared.rules.plan(arrival, &head) {
             Ok(plan) => plan,
-            Err((error, provider)) => {
-                self.reporter.report(&error, None);
-                return answer::of(error, provider, exchange, self.shared.clock.wall());
+            Err(refusal) => {
+                self.reporter.report(&refusal.error, None);
+                return answer::of(refusal.error, refusal.provider, exchange, self.shared.clock.wall());
             }
         };
         let (route, index) = (plan.route, plan.index);
-        match self.forward(plan, head, body, exchange).await {
+        let answered = if plan.asks_for_local_token {
+            // Rare, and not to make every connection's future larger.
+            let (rules, who) = (&self.shared.rules, (plan.caller, index));
+            Box::pin(token_endpoint::answer(rules, who, head, body, exchange, &self.shared.clock)).await
+        } else {
+            self.forward(plan, head, body, exchange).await
+        };
+        match answered {
             Ok(response) => response,
             Err(error) => {
                 self.reporter.report(&error, Some((index, route)));
@@ -185,7 +200,7 @@ impl Proxy {
 
     async fn forward(
         &self,
-        Plan { route, index, target, account, view }: Plan<'_>,
+        Plan { route, index, target, account, view, caller, .. }: Plan<'_>,
         mut head: http::request::Parts,
         body: Incoming,
         exchange: &Rc<Exchange>,
@@ -209,7 +224,7 @@ impl Proxy {
         }
         // Before the lease: it could expire meanwhile.
         self.shared.paces.turn(index).await?;
-        let mut lease = self.lease(index, step, account.as_ref()).await?;
+        let mut lease = self.lease(index, step, caller, account.as_ref()).await?;
         let body = Coming::new(body, head.version);
         let mut outgoing = Outgoing::new(head, target, body, route, reserved, exchange);
         let request = outgoing.first(lease.as_ref());
@@ -226,7 +241,7 @@ impl Proxy {
                 lease = Some(newer);
             }
         }
-        let opening = self.note_transaction(index, step, answer.status(), lease);
+        let opening = self.note_transaction(index, step, caller, answer.status(), lease);
         let (mut head, body) = answer.into_parts();
         // Ours, not the upstream's (RFC 9112 §2.3); the server adapts it to the caller's.
         head.version = Version::HTTP_11;
@@ -261,12 +276,13 @@ impl Proxy {
         &self,
         index: usize,
         step: Step<'_>,
+        caller: Option<CallerId>,
         account: Option<&HeaderValue>,
     ) -> Result<Option<Lease>, ProxyError> {
         let Some(claim) = self.shared.claims[index] else { return Ok(None) };
         let (pool, account) = (&self.shared.pool, account.and_then(|account| account.to_str().ok()));
         if let Step::Within { transaction, .. } = step
-            && let Some(lease) = self.shared.transactions.lease(index, transaction, pool)
+            && let Some(lease) = self.shared.transactions.lease(index, transaction, caller, pool)?
             // Somebody else's transaction is none of this caller's.
             && account.is_none_or(|account| pool.account_of(&lease) == account)
         {
@@ -284,12 +300,15 @@ impl Proxy {
         &self,
         index: usize,
         step: Step<'_>,
+        caller: Option<CallerId>,
         status: StatusCode,
         lease: Option<Lease>,
     ) -> Option<Opening> {
         let transactions = &self.shared.transactions;
         match step {
-            Step::Begins(path) if status.is_success() => Some(transactions.opening(index, path, lease?)),
+            Step::Begins(path) if status.is_success() => {
+                Some(transactions.opening(index, path, caller, lease?))
+            }
             Step::Within { transaction, ends } => {
                 if (ends && !status.is_server_error()) || status == StatusCode::NOT_FOUND {
                     transactions.forget(index, transaction);

@@ -31,6 +31,11 @@ impl Secret {
         Bytes::from_owner(Wiped(self))
     }
 
+    /// Can it travel in every header that may carry it: is it one word of visible ASCII?
+    pub fn is_word(&self) -> bool {
+        self.0.bytes().all(|byte| byte.is_ascii_graphic())
+    }
+
     /// Is this it? Takes as long for a nearly right guess as for a wrong one.
     pub fn is(&self, guess: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(guess).into()
@@ -121,6 +126,9 @@ pub enum SecretError {
     /// A control character that no text of several lines has.
     #[error("{0} holds a control character; such a key is plain text of several lines (PEM)")]
     NotPlain(String),
+    /// Spaces, or letters beyond ASCII, where one word is needed.
+    #[error("{0} is not one word of visible ASCII")]
+    NotAWord(String),
     /// The path names a directory.
     #[error("{} is a directory; name the file in it", .0.display())]
     Directory(PathBuf),

@@ -279,14 +279,18 @@ fn a_mistaken_override_is_told_by_its_variable() {
              write admin = \"127.0.0.1:7601\"; for probes there is `health`",
         ),
         (
-            ("SIDEKEY_CALLER_TOKEN", "CANARY"),
-            "environment: SIDEKEY_CALLER_TOKEN: callers are not there yet: telling callers apart by their tokens; \
-             unset it",
+            ("SIDEKEY_CALLER_TOKEN", ""),
+            "environment: SIDEKEY_CALLER_TOKEN: is empty; export a token, or unset it: whoever connects gets in then",
         ),
         (
-            ("SIDEKEY_CALLER_TOKEN_FILE", "/run/token"),
-            "environment: SIDEKEY_CALLER_TOKEN_FILE: callers are not there yet: telling callers apart by their \
-             tokens; unset it",
+            ("SIDEKEY_CALLER_TOKEN", "CANARY WORDS"),
+            "environment: SIDEKEY_CALLER_TOKEN: `token` is not one word of visible ASCII (not shown); make one with \
+             `openssl rand -hex 32`",
+        ),
+        (
+            ("SIDEKEY_CALLER_TOKEN_FILE", "/nowhere/token"),
+            "environment: SIDEKEY_CALLER_TOKEN_FILE: cannot read /nowhere/token: No such file or directory (os error 2); \
+             name a file that sidekey may read",
         ),
     ];
     for (pair, want) in cases {

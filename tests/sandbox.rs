@@ -261,6 +261,47 @@ async fn a_command_runs_within_the_sandbox() {
 }
 
 #[tokio::test]
+async fn a_command_of_exec_is_not_confined_and_gets_its_signals() {
+    if !kernel_confines().await {
+        return;
+    }
+    let (places, upstream) = (Places::new(), Recorder::start().await);
+    private_file(places.at("outside/secret"), "outside");
+    private_file(places.at("secrets/token"), "inside-token");
+    let text = format!(
+        "[server]\nsandbox = true\n[route.a]\nupstream = \"http://{}\"\n\
+         credential = {{ type = \"bearer\", token = {{ file = \"{}\" }} }}\n",
+        upstream.addr,
+        places.at("secrets/token").display(),
+    );
+    private_file(places.at("conf/sidekey.toml"), &text);
+    let script = "trap 'exit 7' TERM; cat outside/secret > seen; echo $SIDEKEY_URL > url; \
+                  while :; do sleep 0.05; done";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidekey"));
+    command.args(["exec", "-c", "conf/sidekey.toml", "--", "/bin/sh", "-c", script]);
+    command.current_dir(places.folder.path()).env_clear().env("PATH", "/usr/bin:/bin").kill_on_drop(true);
+    command.env("XDG_RUNTIME_DIR", places.at("runtime")).stdin(Stdio::null());
+    command.stderr(std::fs::File::create(places.at("log")).expect("a log"));
+    let mut child = command.spawn().expect("it starts");
+    eventually("what the command writes", async || places.text("url").ends_with('\n')).await;
+    assert_eq!(places.text("seen"), "outside", "{}", places.text("log"));
+    let url = places.text("url");
+    let addr = url.trim().strip_prefix("http://").and_then(|addr| addr.parse().ok()).expect(&url);
+    eventually("a token", async || get(addr, "/", &[]).await.status == 200).await;
+    assert!(upstream.take().contains("Bearer inside-token"));
+    assert!(places.text("log").contains("sandbox: on"), "{}", places.text("log"));
+    // The proxy itself is confined.
+    std::fs::remove_file(places.at("secrets/token")).expect("removed");
+    private_file(places.at("outside/token"), "outside-token");
+    std::os::unix::fs::symlink(places.at("outside/token"), places.at("secrets/token")).expect("a link");
+    eventually("the failure", async || places.text("log").contains("Permission denied")).await;
+    let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    kill_process(id.expect("it runs"), Signal::TERM).expect("signalled");
+    let status = patiently("the end", child.wait()).await.expect("waited");
+    assert_eq!(status.code(), Some(7), "{}", places.text("log"));
+}
+
+#[tokio::test]
 async fn it_leaves_no_core_dump_and_gains_no_privileges_and_no_debugger_gets_in() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     let folder = tempfile::tempdir().unwrap();

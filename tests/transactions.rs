@@ -116,3 +116,38 @@ async fn the_older_api_keeps_its_token_too_and_its_urls_lead_back_here() {
     assert_eq!(committed.status, 200, "{}", committed.text());
     assert_eq!(committed.json()["errors"].as_array().unwrap().len(), 0, "{}", committed.text());
 }
+
+#[tokio::test]
+async fn a_callers_transaction_is_no_other_callers() {
+    let neo4j = Neo4j::builder().basic("neo4j", "p").start().await.unwrap();
+    let running = sidekey(&format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\nworkers = 2\n[route.graph]\nprovider = \"neo4j\"\npath = \"/\"\n\
+         upstream = \"{}\"\ncredential = {{ type = \"basic\", username = \"neo4j\", password = {{ value = \"p\" }} }}\n\
+         [caller.a]\ntoken = {{ value = \"token-of-a-0123456789\" }}\n[caller.b]\ntoken = {{ value = \"token-of-b-0123456789\" }}\n",
+        neo4j.url()
+    ));
+    let call = async |caller: &str, method: Method, path: &str| {
+        let token = format!("token-of-{caller}-0123456789");
+        let headers = [("content-type", "application/json"), ("sidekey-token", &*token)];
+        let body = if method == Method::POST { QUERY } else { "" };
+        send(running.addr, method, path, &headers, body).await
+    };
+    for collection in ["/db/neo4j/query/v2/tx", "/db/neo4j/tx"] {
+        let begun = call("a", Method::POST, collection).await.json();
+        let id = begun["transaction"]["id"].as_str().or_else(|| begun["commit"].as_str()?.rsplit('/').nth(1));
+        let transaction = format!("{collection}/{}", id.unwrap());
+        let respelled = transaction.replace("/tx/", "/%74x/");
+        let before = neo4j.record().api_requests();
+        for path in [transaction.clone(), format!("{transaction}/commit"), respelled] {
+            for method in [Method::POST, Method::DELETE] {
+                let refused = call("b", method, &path).await;
+                let code = (refused.status, refused.header("sidekey-error"));
+                assert_eq!(code, (403, Some("not_allowed")), "{path}: {}", refused.text());
+            }
+        }
+        assert_eq!(neo4j.record().api_requests(), before);
+        let committed = call("a", Method::POST, &format!("{transaction}/commit")).await;
+        assert!(committed.status < 300, "{}", committed.text());
+    }
+    running.stop().await;
+}

@@ -7,10 +7,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::{ConfigArg, Failure, load, say};
 use crate::app::description::{kind, upstream_url};
-use crate::config::{Bind, Config, CredentialKind, Environment, ListenId, Listener, LoadOptions};
+use crate::config::{Bind, CallerId, Config, CredentialKind, Environment, ListenId, Listener, LoadOptions};
 use crate::credential::DEFAULT_ACCOUNT;
+use crate::guard::Refused;
+use crate::guard::callers::Callers;
 use crate::proxy::headers::{self, Received};
-use crate::proxy::{Plan, Rules};
+use crate::proxy::{Arrival, Plan, ProxyError, Refusal, Rules};
 
 /// A request to explain.
 #[derive(Debug, clap::Args)]
@@ -24,6 +26,9 @@ pub(super) struct ExplainArgs {
     /// A header of the request, `Name: value`; may be given more than once.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// The caller that it is from, where the configuration has some.
+    #[arg(long, value_name = "NAME")]
+    caller: Option<String>,
     /// The account that the caller names, in the header that the route's credential has for it.
     #[arg(long, value_name = "NAME")]
     account: Option<HeaderValue>,
@@ -45,23 +50,42 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     let (mut head, ()) = request.into_parts();
     say(format_args!("request     {} {}", args.method, args.url));
     say(format_args!("listener    {}", shown(&config.server.listeners[listener])));
-    let rules = Rules::new(&config);
+    let rules = Rules::new(&config, Callers::unread(&config));
+    let from = caller(&config, &rules, args.caller.as_deref())?;
+    let arrival = Arrival { listener, peer: None };
     if let Some(account) = &args.account {
-        name_account(&rules, listener, &mut head, account)?;
+        name_account(&rules, arrival, &mut head, account)?;
     }
-    let Plan { route, index, target, account, view } = match rules.plan(listener, &head) {
+    let plan = match rules.plan_for(arrival, &head, |_| from) {
         Ok(plan) => plan,
-        Err((error, _)) => {
+        Err(Refusal { error, .. }) => {
             say(format_args!(
                 "refused     {} {}: {}",
                 error.status().as_u16(),
                 error.code(),
                 error.public_text()
             ));
+            if let (ProxyError::Refused(Refused::CallerUnknown(_)), None) = (&error, &args.caller) {
+                let names: Vec<_> = config.callers.iter().map(|caller| &*caller.name).collect();
+                say(format_args!(
+                    "            with --caller NAME it is from one of these: {}",
+                    names.join(", ")
+                ));
+            }
             return Err(Failure::No);
         }
     };
+    let Plan { route, index, target, account, view, caller, asks_for_local_token } = plan;
+    if let Some(caller) = caller {
+        say(format_args!("caller      {}", rules.callers().name(caller)));
+    }
     say(format_args!("route       {}", route.name));
+    if asks_for_local_token {
+        say(
+            "answered    by sidekey itself, with a token that is worth nothing anywhere else (local_token_endpoint)",
+        );
+        return Ok(());
+    }
     let origin = upstream_url(route);
     let origin = origin.strip_suffix(&route.upstream.base_path).unwrap_or(&origin);
     say(format_args!("upstream    {} {origin}{target}", args.method));
@@ -90,14 +114,34 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     Ok(())
 }
 
+/// Who the request is from: whom `--caller` names, else nobody who is known.
+fn caller(
+    config: &Config,
+    rules: &Rules,
+    name: Option<&str>,
+) -> Result<Result<Option<CallerId>, Refused>, Failure> {
+    let names = || config.callers.iter().map(|caller| &*caller.name).collect::<Vec<_>>().join(", ");
+    match name {
+        None if config.callers.is_empty() => Ok(Ok(None)),
+        None => Ok(Err(Refused::CallerUnknown("name one with --caller"))),
+        Some(_) if config.callers.is_empty() => {
+            Err(Failure::Configuration("there is no [caller.NAME]: leave out --caller".to_owned()))
+        }
+        Some(name) => match rules.callers().find(name) {
+            Some(id) => Ok(Ok(Some(id))),
+            None => Err(Failure::Configuration(format!("there is no caller {name:?}; there is {}", names()))),
+        },
+    }
+}
+
 /// Names an account as the caller would: in the header that the route's credential has for it.
 fn name_account(
     rules: &Rules,
-    listener: ListenId,
+    arrival: Arrival,
     head: &mut Parts,
     account: &HeaderValue,
 ) -> Result<(), Failure> {
-    let Some(route) = rules.route_of(listener, head) else { return Ok(()) };
+    let Some(route) = rules.route_of(arrival, head) else { return Ok(()) };
     let Some(name) = rules.account_header(route) else {
         let route = &rules.routes()[route].name;
         return Err(Failure::Configuration(format!(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
+use super::supervisor::Supervisor;
 use super::{ConfigArg, Failure, load, runtime, say};
 use crate::admin;
 use crate::app::description::{kind, upstream_url, urls};
@@ -24,20 +25,23 @@ const LAST_REFRESH: Duration = Duration::from_secs(15);
 pub(super) fn run(arg: &ConfigArg, environment: &Environment) -> Result<(), Failure> {
     let loaded = load(arg, environment, LoadOptions::default())?;
     if loaded.config.server.sandbox {
-        enter_sandbox(arg, &loaded.config, environment)?;
+        // Before there is a runtime: it may start threads, and a thread that runs already is not confined.
+        let needs = sandbox_needs(arg, &loaded.config, environment)?;
+        confine(&needs).map_err(|error| Failure::Running(error.to_string()))?;
     }
     runtime()?.block_on(serve(&loaded.config, environment))
 }
 
-/// Before there is a runtime: it may start threads, and a thread that runs already is not confined.
-fn enter_sandbox(arg: &ConfigArg, config: &Config, environment: &Environment) -> Result<(), Failure> {
-    // Folders can be allowed only once they are there.
+/// What the sandbox of a run leaves open. Makes the folders that it needs: only what is there can be.
+pub(super) fn sandbox_needs(
+    arg: &ConfigArg,
+    config: &Config,
+    environment: &Environment,
+) -> Result<Needs, Failure> {
     store::prepare(&config.store).map_err(StartError::from)?;
     let source = Source::find(arg.config.as_deref(), environment);
     let runtime = admin::runtime_folder(environment);
-    let needs = Needs::of(config, &Surroundings::of(&source, environment, runtime));
-    confine(&needs).map_err(|error| Failure::Running(error.to_string()))?;
-    Ok(())
+    Ok(Needs::of(config, &Surroundings::of(&source, environment, runtime)))
 }
 
 /// Runs a configuration until SIGTERM, SIGINT, or a stop by the admin listener.
@@ -58,12 +62,18 @@ async fn serve(config: &Config, environment: &Environment) -> Result<(), Failure
         }
     }
     let told = tokio::spawn(tell_credentials(config.credentials.len(), Arc::clone(app.pool())));
+    let supervisor = Supervisor::of_process();
+    supervisor.iter().for_each(|supervisor| supervisor.serving());
+    let watched = supervisor
+        .map(|supervisor| tokio::spawn(supervisor.watch(Arc::clone(control.instance()), app.pulse())));
     tokio::select! {
         _ = terminate.recv() => info!("told to terminate"),
         _ = interrupt.recv() => info!("interrupted"),
         () = control.stop_asked() => info!("asked to stop"),
     }
     told.abort();
+    watched.iter().for_each(tokio::task::JoinHandle::abort);
+    supervisor.iter().for_each(|supervisor| supervisor.stopping());
     control.stops();
     let vault = Arc::clone(app.vault());
     // A second signal ends it at once, but for a refresh token that is being presented: its successor would be lost.

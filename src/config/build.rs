@@ -1,6 +1,7 @@
 //! The one conversion: the checked tree → [`Config`]. Collects every error; nothing after it checks again.
 
 mod admin;
+mod caller;
 mod credential;
 mod egress;
 mod listener;
@@ -31,7 +32,8 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
     let empty = Table { at: At::Whole, entries: Vec::new() };
     let server = root.table("server").unwrap_or(&empty);
     context.egress = egress::default(server, context);
-    let mut listeners = Listeners::of_server(server, needs_shared_listener(root), context);
+    let has_callers = !root.named("caller").is_empty();
+    let mut listeners = Listeners::of_server(server, needs_shared_listener(root), has_callers, context);
     let mut credentials = Credentials::named(root, &global, context);
 
     let tables = root.named("route");
@@ -79,8 +81,10 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
         store::store(root.table("store"), credentials.any_login(), &global, context)
     };
     let duration = |key, default| server.duration(key).unwrap_or(default);
+    let listeners = listeners.into_vec();
+    let callers = caller::callers(root, &listeners, context);
     let server = Server {
-        listeners: listeners.into_vec(),
+        listeners,
         admin,
         workers,
         hosts,
@@ -102,6 +106,7 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
         server,
         routes: routes.into_iter().collect::<Option<_>>()?,
         credentials: credentials.into_vec()?,
+        callers,
         store: store?,
         secret_variables,
         text_files: std::mem::take(&mut context.text_files),

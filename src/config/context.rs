@@ -35,6 +35,11 @@ impl Environment {
         self.0.get(name).is_some_and(|value| !value.is_empty())
     }
 
+    /// Is it set, to nothing?
+    pub fn is_empty(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| value.is_empty())
+    }
+
     /// The variable as a path; none if unset or empty.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         self.0.get(name).filter(|value| !value.is_empty()).map(Into::into)
@@ -139,6 +144,9 @@ impl Context<'_> {
             }
             SecretError::NotText(_) | SecretError::ControlCharacter(_) => {
                 "write it without quotes and without a second line".into()
+            }
+            SecretError::NotAWord(_) => {
+                "take letters and digits without spaces; make one with `openssl rand -hex 32`".into()
             }
             SecretError::NotPlain(_) => "give it the key as PEM, from -----BEGIN to END-----".into(),
             SecretError::Directory(path) => format!("write {{ file = \"{}/…\" }}", path.display()),

@@ -30,7 +30,9 @@ const NEO4J: [Variable; 3] = [
     Variable { name: "NEO4J_PASSWORD", file: "NEO4J_PASSWORD_FILE" },
 ];
 const NEON: [Variable; 1] = [Variable { name: "NEON_API_KEY", file: "NEON_API_KEY_FILE" }];
-const CALLER_TOKEN: [&str; 2] = ["SIDEKEY_CALLER_TOKEN", "SIDEKEY_CALLER_TOKEN_FILE"];
+const CALLER_TOKEN: Variable = Variable { name: "SIDEKEY_CALLER_TOKEN", file: "SIDEKEY_CALLER_TOKEN_FILE" };
+/// The caller that has the token of the environment.
+const CALLER: &str = "default";
 
 const PROVIDERS: [Provider; 3] = [
     Provider { name: "aura", variables: &AURA, listen: "SIDEKEY_AURA_LISTEN", credential: aura },
@@ -64,7 +66,8 @@ pub(super) fn tree(environment: &Environment, out: &mut Collector) -> Result<Tab
     Ok(root)
 }
 
-/// Lets `SIDEKEY_LISTEN`, `SIDEKEY_ADMIN` and `SIDEKEY_HOSTS` override the file's `[server]`.
+/// Lets `SIDEKEY_LISTEN`, `SIDEKEY_ADMIN` and `SIDEKEY_HOSTS` override the file's `[server]`, and
+/// `SIDEKEY_CALLER_TOKEN` the token of `[caller.default]`.
 pub(super) fn override_server(root: &mut Table, environment: &Environment, out: &mut Collector) {
     for (variable, key) in
         [("SIDEKEY_LISTEN", "listen"), ("SIDEKEY_ADMIN", "admin"), ("SIDEKEY_HOSTS", "hosts")]
@@ -82,12 +85,19 @@ pub(super) fn override_server(root: &mut Table, environment: &Environment, out: 
             server.set(key, node);
         }
     }
-    for name in CALLER_TOKEN.into_iter().filter(|name| environment.has(name)) {
+    for name in [CALLER_TOKEN.name, CALLER_TOKEN.file].into_iter().filter(|name| environment.is_empty(name)) {
+        // Taken for unset, it would let in whom it is to keep out.
         out.error(
             At::Variable(name),
-            "callers are not there yet: telling callers apart by their tokens",
-            "unset it",
+            "is empty",
+            "export a token, or unset it: whoever connects gets in then",
         );
+    }
+    if let Some(token) = CALLER_TOKEN.reference(environment, out)
+        && let Some(callers) = root.table_mut("caller")
+        && let Some(caller) = callers.table_mut(CALLER)
+    {
+        caller.set("token", token);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The validated configuration: what the rest of the program sees. Made only by the conversion from the
 //! file as written; nothing here needs checking again.
 
+mod caller;
 mod credential;
 mod egress;
 mod oauth;
@@ -16,6 +17,7 @@ use http::HeaderValue;
 use super::units::Rate;
 use crate::secret::SecretSource;
 
+pub use self::caller::*;
 pub use self::credential::*;
 pub use self::egress::*;
 pub use self::oauth::*;
@@ -32,6 +34,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Every credential that a route uses, named and inline; [`CredentialId`] indexes it.
     pub credentials: Vec<Credential>,
+    /// Who may use the proxy, and how far; empty: whoever connects. [`CallerId`] indexes it.
+    pub callers: Vec<Caller>,
     /// Where grants and shared tokens are kept.
     pub store: Store,
     /// Environment variables that hold secrets: children never inherit them.
@@ -198,6 +202,9 @@ pub struct Route {
     pub pace: Vec<Rate>,
     /// How long a request may wait for its turn.
     pub pace_wait: Duration,
+    /// The path, in its normal form and without what the route matched, at which sidekey itself answers clients that
+    /// fetch a token; none: it answers nowhere.
+    pub local_token_endpoint: Option<Box<str>>,
     /// Does a `%2F` in the path pass, as the content of its segment?
     pub passes_encoded_slash: bool,
 }

@@ -48,10 +48,20 @@ mod linux {
     pub(in super::super) fn enforce(reach: Reach) -> Result<Sandbox, SandboxError> {
         let failed = |error: landlock::RulesetError| SandboxError(error.to_string());
         let mut absent = Vec::new();
+        let mut scope = Scope::from_all(WANTED);
+        let mut left = Vec::new();
+        if reach.abstract_sockets {
+            scope.remove(Scope::AbstractUnixSocket);
+            left.push("abstract Unix sockets, as the service manager is told by one");
+        }
+        if reach.signals {
+            scope.remove(Scope::Signal);
+            left.push("signals, as those for the command are passed on");
+        }
         let ruleset = Ruleset::default()
             .handle_access(AccessFs::from_all(WANTED))
             .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(WANTED)))
-            .and_then(|ruleset| ruleset.scope(Scope::from_all(WANTED)))
+            .and_then(|ruleset| if scope.is_empty() { Ok(ruleset) } else { ruleset.scope(scope) })
             .and_then(Ruleset::create)
             .map_err(failed)?;
         let ruleset = allow(ruleset, &reach, &mut absent)?;
@@ -68,6 +78,7 @@ mod linux {
                     Some(version),
                     missing
                         .map(|(_, what)| *what)
+                        .chain(left)
                         .chain(everything)
                         .chain([NEVER])
                         .map(str::to_owned)

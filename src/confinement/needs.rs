@@ -52,6 +52,8 @@ pub struct Surroundings {
     pub roots_folders: Vec<PathBuf>,
     /// Where programs are looked for (`PATH`).
     pub path: Vec<PathBuf>,
+    /// Is the service manager told by an abstract Unix socket (`NOTIFY_SOCKET=@…`)?
+    pub tells_abstractly: bool,
 }
 
 /// What a configuration needs, as it names it.
@@ -71,6 +73,10 @@ pub struct Needs {
     pub connect: BTreeSet<u16>,
     /// TCP ports that are listened on; 0: one that the system chooses.
     pub bind: BTreeSet<u16>,
+    /// Are abstract Unix sockets of others connected to?
+    pub abstract_sockets: bool,
+    /// Are processes signalled that were started before the sandbox?
+    pub signals: bool,
 }
 
 /// What a process may use: folders with everything below them, links followed, and TCP ports.
@@ -88,6 +94,10 @@ pub struct Reach {
     pub connect: BTreeSet<u16>,
     /// TCP ports that are listened on.
     pub bind: BTreeSet<u16>,
+    /// Abstract Unix sockets of others.
+    pub abstract_sockets: bool,
+    /// Signals to processes outside.
+    pub signals: bool,
 }
 
 /// What a configuration needs and a process may not use.
@@ -138,6 +148,9 @@ impl Surroundings {
             roots_file: environment.path("SSL_CERT_FILE"),
             roots_folders: list("SSL_CERT_DIR"),
             path: list("PATH"),
+            tells_abstractly: environment
+                .path("NOTIFY_SOCKET")
+                .is_some_and(|socket| socket.as_os_str().as_encoded_bytes().starts_with(b"@")),
         }
     }
 }
@@ -145,14 +158,23 @@ impl Surroundings {
 impl Needs {
     /// What the configuration needs. What is added to it must be looked at here: hence the exhaustive patterns.
     pub fn of(config: &Config, surroundings: &Surroundings) -> Self {
-        let Config { origin: _, server, routes, credentials, store, secret_variables: _, text_files } =
-            config;
+        let Config {
+            origin: _,
+            server,
+            routes,
+            credentials,
+            callers,
+            store,
+            secret_variables: _,
+            text_files,
+        } = config;
         let mut needs = Self::default();
         needs.folders.extend(SYSTEM.iter().map(PathBuf::from));
         needs.files.extend(surroundings.config_file.iter().chain(text_files).cloned());
         needs.files.extend(surroundings.roots_file.iter().cloned());
         needs.folders.extend(surroundings.roots_folders.iter().cloned());
         needs.connect.insert(DNS);
+        needs.abstract_sockets = surroundings.tells_abstractly;
         needs.server(server, surroundings);
         for route in routes {
             needs.origin(&route.upstream, surroundings);
@@ -161,6 +183,8 @@ impl Needs {
         for credential in credentials {
             needs.credential(&credential.kind, surroundings);
         }
+        let tokens = callers.iter().flat_map(|caller| &caller.tokens);
+        tokens.for_each(|token| needs.secret(token, surroundings));
         store.encryption_keys.iter().for_each(|key| needs.secret(key, surroundings));
         match &store.kind {
             StoreKind::Memory => {}
@@ -297,6 +321,8 @@ impl Needs {
             run: outermost(run),
             connect: self.connect.clone(),
             bind: self.bind.clone(),
+            abstract_sockets: self.abstract_sockets,
+            signals: self.signals,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::token_request::TokenRefusal;
+use super::transactions::Foreign;
 use crate::credential::{LeaseError, shell_word};
 use crate::dial::{DialError, ProxyFault};
 use crate::guard::Refused;
@@ -22,6 +24,9 @@ pub enum ProxyError {
     /// The caller may not do that.
     #[error("{0}")]
     NotAllowed(&'static str),
+    /// A client gets no local token.
+    #[error(transparent)]
+    TokenRequest(#[from] TokenRefusal),
     /// No route matches.
     #[error("no route matches")]
     NoRoute,
@@ -77,6 +82,12 @@ pub enum ProxyError {
     CallerStalled(Duration),
 }
 
+impl From<Foreign> for ProxyError {
+    fn from(Foreign: Foreign) -> Self {
+        Self::NotAllowed("This transaction is another caller's.")
+    }
+}
+
 /// The caller's half of an error: stable, and without anything of ours.
 pub(super) struct Public {
     pub(super) status: StatusCode,
@@ -118,6 +129,27 @@ impl ProxyError {
                 "method_refused",
                 "http_request_denied",
                 "CONNECT and TRACE are not forwarded.",
+            ),
+            Self::TokenRequest(refusal) => {
+                let words = refusal.words();
+                let proxy_error = match refusal {
+                    TokenRefusal::Client | TokenRefusal::NotAllowed => "http_request_denied",
+                    _ => "http_request_error",
+                };
+                of(words.status, words.code, proxy_error, words.text)
+            }
+            Self::Refused(Refused::CallerUnknown(_)) => of(
+                StatusCode::UNAUTHORIZED,
+                "caller_unknown",
+                "http_request_denied",
+                "This sidekey serves callers that it knows. Show the token in Sidekey-Token, as a Bearer, or as the \
+                 password of a Basic; on a Unix socket, run as the right user.",
+            ),
+            Self::Refused(Refused::LocalToken(_)) => of(
+                StatusCode::UNAUTHORIZED,
+                "caller_unknown",
+                "http_request_denied",
+                "The local token has expired, or it is for another caller or route; fetch another one.",
             ),
             Self::NoRoute => of(
                 StatusCode::NOT_FOUND,

@@ -31,6 +31,11 @@ impl Match<'_> {
     pub fn segments(&self) -> usize {
         self.prefix.map_or(0, segments)
     }
+
+    /// What is left of the normalized path that matched.
+    pub fn rest<'p>(&self, path: &'p str) -> &'p str {
+        self.prefix.and_then(|prefix| path.strip_prefix(prefix)).unwrap_or(path)
+    }
 }
 
 impl RouteTable {

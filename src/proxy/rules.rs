@@ -11,14 +11,20 @@ use super::addresses::View;
 use super::error::ProxyError;
 use super::framing;
 use super::path;
+use super::reach::Reach;
 use super::route::{self, RouteTable};
-use crate::config::{Bind, Config, CredentialKind, ListenId, Provider, Route};
-use crate::guard::Guard;
+use super::token_request::TokenRefusal;
+use crate::config::{Bind, CallerId, Config, CredentialKind, ListenId, Peer, Provider, Route};
+use crate::guard::callers::Callers;
+use crate::guard::{Guard, Refused};
 
 /// The guard and the routes of a configuration.
 #[derive(Debug)]
 pub struct Rules {
     guard: Guard,
+    callers: Callers,
+    /// By caller: what it may use.
+    reaches: Vec<Reach>,
     table: RouteTable,
     routes: Vec<Route>,
     /// By listener: is it reached by a name, which could be a lie?
@@ -67,6 +73,28 @@ fn keeps_case(config: &Config, listener: ListenId) -> bool {
     config.routes.iter().any(|route| route.preserve_header_case && may_match(route))
 }
 
+/// How a request came in.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// On this listener.
+    pub listener: ListenId,
+    /// From this process, where that is known and matters.
+    pub peer: Option<Peer>,
+}
+
+/// Why a request goes nowhere, and what is known of it.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Why.
+    pub error: ProxyError,
+    /// In whose error shape to say so.
+    pub provider: Provider,
+    /// Who it is from, if that was found out.
+    pub caller: Option<CallerId>,
+    /// The index of the route that it would have taken.
+    pub route: Option<usize>,
+}
+
 /// Where a request goes.
 #[derive(Debug)]
 pub struct Plan<'a> {
@@ -80,16 +108,22 @@ pub struct Plan<'a> {
     pub account: Option<HeaderValue>,
     /// How the caller reached it.
     pub view: View<'a>,
+    /// Who it is from; none: callers are not told apart, or the client of a token request has yet to show it.
+    pub caller: Option<CallerId>,
+    /// It is for sidekey itself, and nothing of it goes upstream: a client fetches a token.
+    pub asks_for_local_token: bool,
 }
 
 impl Rules {
     /// The rules of a configuration.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, callers: Callers) -> Self {
         let hosts =
             config.server.hosts.iter().chain(config.routes.iter().flat_map(|route| &route.matches.hosts));
         let listeners = &config.server.listeners;
         Self {
             guard: Guard::new(hosts.map(String::as_str)),
+            callers,
+            reaches: config.callers.iter().map(|caller| Reach::of(caller, config)).collect(),
             table: RouteTable::new(&config.routes, listeners.len()),
             routes: config.routes.clone(),
             reserved: config.routes.iter().map(|route| reserved(config, route)).collect(),
@@ -102,16 +136,21 @@ impl Rules {
         }
     }
 
+    /// The callers of the configuration.
+    pub fn callers(&self) -> &Callers {
+        &self.callers
+    }
+
     /// The routes, in the order of the configuration.
     pub fn routes(&self) -> &[Route] {
         &self.routes
     }
 
     /// The route that a request takes, if the guard lets it in and one matches.
-    pub fn route_of(&self, listener: ListenId, head: &Parts) -> Option<usize> {
-        let host = self.guard.admit(head, self.by_name[listener]).ok()?;
+    pub fn route_of(&self, arrival: Arrival, head: &Parts) -> Option<usize> {
+        let host = self.guard.admit(head, self.by_name[arrival.listener]).ok()?;
         let path = path::judge(head.uri.path()).ok()?;
-        self.table.find(listener, &host, path.normal()).map(|found| found.route)
+        self.table.find(arrival.listener, &host, path.normal()).map(|found| found.route)
     }
 
     /// Does any route that may match on a listener keep the case of header names?
@@ -120,8 +159,13 @@ impl Rules {
     }
 
     /// In whose error shape to speak to whoever sent this.
-    pub fn provider_of(&self, listener: ListenId, head: &Parts) -> Provider {
-        self.route_of(listener, head).map_or(Provider::Generic, |route| self.routes[route].provider)
+    pub fn provider_of(&self, arrival: Arrival, head: &Parts) -> Provider {
+        self.route_of(arrival, head).map_or(Provider::Generic, |route| self.routes[route].provider)
+    }
+
+    /// May a caller use a route at all?
+    pub fn may_use(&self, caller: CallerId, route: usize) -> bool {
+        self.reaches[caller].routes[route]
     }
 
     /// The header in which a route's callers name the account.
@@ -158,8 +202,22 @@ impl Rules {
         Ok(Some(value.clone()))
     }
 
-    /// Where a request goes, or why it does not, and in whose error shape to say so.
-    pub fn plan(&self, listener: ListenId, head: &Parts) -> Result<Plan<'_>, (ProxyError, Provider)> {
+    /// Where a request goes, or why it goes nowhere.
+    pub fn plan(&self, arrival: Arrival, head: &Parts) -> Result<Plan<'_>, Refusal> {
+        self.plan_for(arrival, head, |route| {
+            let route = route.map(|route| &*self.routes[route].name);
+            self.callers.identify(&head.headers, arrival.peer, route)
+        })
+    }
+
+    /// The same for whomever `identify` says that it is from, of a request on the route that it is given.
+    pub fn plan_for(
+        &self,
+        arrival: Arrival,
+        head: &Parts,
+        identify: impl FnOnce(Option<usize>) -> Result<Option<CallerId>, Refused>,
+    ) -> Result<Plan<'_>, Refusal> {
+        let Arrival { listener, .. } = arrival;
         let path = head.uri.path();
         let judged = path::judge(path);
         let admitted = self.guard.admit(head, self.by_name[listener]);
@@ -167,21 +225,37 @@ impl Rules {
         // Whose error shape a path gets that has no meaning is decided by how it looks.
         let found = self.table.find(listener, host, judged.as_ref().map_or(path, path::Judged::normal));
         let provider = found.map_or(Provider::Generic, |found| self.routes[found.route].provider);
-        admitted.as_ref().map_err(|refused| (refused.clone().into(), provider))?;
-        let ambiguous = |ambiguous: path::Ambiguous| (ProxyError::BadRequest(ambiguous.text()), provider);
+        let route = found.map(|found| found.route);
+        let refusal = |error, caller| Refusal { error, provider, caller, route };
+        admitted.as_ref().map_err(|refused| refusal(refused.clone().into(), None))?;
+        let asks_for_local_token = judged.as_ref().ok().zip(found).is_some_and(|(judged, found)| {
+            let own = self.routes[found.route].local_token_endpoint.as_deref();
+            own.is_some_and(|own| found.rest(judged.normal()) == own)
+        });
+        let caller = match asks_for_local_token {
+            // What it shows there is for the endpoint to judge.
+            true => self.callers.identify_otherwise(&head.headers, arrival.peer),
+            false => identify(route).map_err(|refused| refusal(refused.into(), None))?,
+        };
+        let refuse = |error| refusal(error, caller);
+        let ambiguous = |ambiguous: path::Ambiguous| refuse(ProxyError::BadRequest(ambiguous.text()));
         let judged = judged.map_err(ambiguous)?;
-        let found = found.ok_or((ProxyError::NoRoute, provider))?;
+        let found = found.ok_or_else(|| refuse(ProxyError::NoRoute))?;
+        let route = &self.routes[found.route];
+        let reach = caller.map(|caller| &self.reaches[caller]);
+        if !asks_for_local_token && reach.is_some_and(|reach| !reach.routes[found.route]) {
+            return Err(refuse(ProxyError::NotAllowed("This caller may not use this route.")));
+        }
         if head.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > self.max_target) {
-            return Err((ProxyError::TargetTooLong, provider));
+            return Err(refuse(ProxyError::TargetTooLong));
         }
         if head.headers.len() > self.max_headers {
-            return Err((ProxyError::HeadersTooLarge, provider));
+            return Err(refuse(ProxyError::HeadersTooLarge));
         }
-        let route = &self.routes[found.route];
         judged.on_route(route.passes_encoded_slash).map_err(ambiguous)?;
         if !framing::has_plain_framing(&head.headers) {
             let text = "The body has a transfer coding other than chunked; send it without.";
-            return Err((ProxyError::BadRequest(text), provider));
+            return Err(refuse(ProxyError::BadRequest(text)));
         }
         let target = head
             .uri
@@ -191,13 +265,24 @@ impl Rules {
             .and_then(|whole| route::target(&route.upstream, &whole, found.segments()));
         // `*` is for OPTIONS only (RFC 9112 §3.2.4).
         let target = target.filter(|_| path != "*" || head.method == Method::OPTIONS);
-        let target = target.ok_or((ProxyError::BadRequest("The target is not a path."), provider))?;
-        let account = self.account(found.route, head).map_err(|error| (error, provider))?;
+        let target = target.ok_or_else(|| refuse(ProxyError::BadRequest("The target is not a path.")))?;
+        if asks_for_local_token && head.method != Method::POST {
+            return Err(refuse(TokenRefusal::Method.into()));
+        }
+        let account = match asks_for_local_token {
+            true => None,
+            false => self.account(found.route, head).map_err(refuse)?,
+        };
+        if let (Some(reach), Some(account)) = (reach, &account)
+            && !reach.may_be(account.as_bytes())
+        {
+            return Err(refuse(ProxyError::NotAllowed("This caller may not use this account.")));
+        }
         // The guard has seen that there is exactly one.
         let host = head.headers.get(HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
         let by_path = found.prefix.map(|_| &self.table);
         let prefix = found.prefix.unwrap_or_default();
         let view = View { tls: self.tls[listener], host, prefix, by_path };
-        Ok(Plan { route, index: found.route, target, account, view })
+        Ok(Plan { route, index: found.route, target, account, view, caller, asks_for_local_token })
     }
 }

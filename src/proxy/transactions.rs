@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::Method;
 use serde::Deserialize;
 
-use crate::config::{Provider, Route};
+use crate::config::{CallerId, Provider, Route};
 use crate::credential::{Lease, TokenPool};
 
 const SHARDS: usize = 16;
@@ -38,6 +38,8 @@ type Key = (usize, Box<str>);
 #[derive(Debug)]
 struct Open {
     lease: Lease,
+    /// Who opened it, where callers are told apart.
+    caller: Option<CallerId>,
     /// Its number among those opened in the shard.
     order: u64,
 }
@@ -57,6 +59,10 @@ pub(crate) enum Step<'a> {
         ends: bool,
     },
 }
+
+/// A transaction is another caller's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Foreign;
 
 impl Step<'_> {
     /// May the request be sent again with another token?
@@ -100,16 +106,25 @@ impl Transactions {
     }
 
     /// The lease that opened a transaction, as long as its token is valid.
-    pub(crate) fn lease(&self, route: usize, transaction: &str, pool: &TokenPool) -> Option<Lease> {
+    ///
+    /// # Errors
+    /// [`Foreign`] where another caller opened it.
+    pub(crate) fn lease(
+        &self,
+        route: usize,
+        transaction: &str,
+        caller: Option<CallerId>,
+        pool: &TokenPool,
+    ) -> Result<Option<Lease>, Foreign> {
         let key = (route, transaction.into());
         let mut shard = self.shard(&key);
-        let open = shard.open.get(&key)?;
-        if pool.is_valid(&open.lease) {
-            return Some(open.lease.clone());
+        let Some(open) = shard.open.get(&key) else { return Ok(None) };
+        if !pool.is_valid(&open.lease) {
+            // With its token dead the transaction is lost; the server says so itself.
+            shard.open.remove(&key);
+            return Ok(None);
         }
-        // With its token dead the transaction is lost; the server says so itself.
-        shard.open.remove(&key);
-        None
+        if open.caller == caller { Ok(Some(open.lease.clone())) } else { Err(Foreign) }
     }
 
     /// A transaction has ended.
@@ -119,11 +134,17 @@ impl Transactions {
     }
 
     /// Watches the answer to a request that opened a transaction.
-    pub(crate) fn opening(self: &Arc<Self>, route: usize, path: &str, lease: Lease) -> Opening {
-        Opening { transactions: Arc::clone(self), route, path: path.into(), lease, tail: Vec::new() }
+    pub(crate) fn opening(
+        self: &Arc<Self>,
+        route: usize,
+        path: &str,
+        caller: Option<CallerId>,
+        lease: Lease,
+    ) -> Opening {
+        Opening { transactions: Arc::clone(self), route, path: path.into(), caller, lease, tail: Vec::new() }
     }
 
-    fn bind(&self, key: Key, lease: Lease) {
+    fn bind(&self, key: Key, caller: Option<CallerId>, lease: Lease) {
         let mut shard = self.shard(&key);
         if shard.open.len() >= PER_SHARD && !shard.open.contains_key(&key) {
             let oldest = shard.open.iter().min_by_key(|(_, open)| open.order).map(|(key, _)| key.clone());
@@ -131,7 +152,7 @@ impl Transactions {
         }
         shard.opened += 1;
         let order = shard.opened;
-        shard.open.insert(key, Open { lease, order });
+        shard.open.insert(key, Open { lease, caller, order });
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
@@ -153,6 +174,7 @@ pub(crate) struct Opening {
     transactions: Arc<Transactions>,
     route: usize,
     path: Box<str>,
+    caller: Option<CallerId>,
     lease: Lease,
     tail: Vec<u8>,
 }
@@ -171,7 +193,7 @@ impl Opening {
         }
         if let Some(id) = transaction_id(&self.tail) {
             let key = (self.route, format!("{}/{id}", self.path).into());
-            self.transactions.bind(key, self.lease.clone());
+            self.transactions.bind(key, self.caller, self.lease.clone());
         }
     }
 }

@@ -34,6 +34,27 @@ impl SecretReader {
         }
     }
 
+    /// Reads a secret now, and lets nothing else run on this thread until it is there.
+    ///
+    /// # Errors
+    /// As [`SecretReader::read`].
+    pub fn read_blocking(&self, source: &SecretSource) -> Result<Secret, SecretError> {
+        let command = match source {
+            SecretSource::Env(name) => return secret::read_env(name),
+            SecretSource::File(path) => return secret::read_file(path),
+            SecretSource::Value(secret) => return Ok(secret.clone()),
+            SecretSource::Exec(command) => command,
+        };
+        let failed = |reason| SecretError::Command { command: command.program().to_owned(), reason };
+        // Whoever asks may be on a runtime already, where no other may wait.
+        let read = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_err(|error| failed(error.to_string()))?.block_on(self.read(source))
+        };
+        let read = std::thread::scope(|scope| scope.spawn(read).join());
+        read.unwrap_or_else(|_| Err(failed("it could not be waited for".to_owned())))
+    }
+
     /// Reads a secret of several lines now, such as a key in PEM.
     pub async fn read_text(&self, source: &SecretSource) -> Result<Secret, SecretError> {
         match source {

@@ -19,7 +19,7 @@ use super::listen::Accepted;
 use super::opening;
 use super::service::Service;
 use super::stream::{Opened, Watched};
-use crate::config::ListenId;
+use crate::proxy::Arrival;
 use crate::proxy::exchange::{Exchange, MAX_BUFFER_BYTES};
 
 /// Lines of a header that hyper takes without being told a number.
@@ -29,25 +29,30 @@ const DEFAULT_HEADERS: usize = 100;
 pub(super) async fn serve(Accepted { stream, listener }: Accepted, service: Rc<Service>) {
     let exchange = Exchange::new(&service.ticker, service.times);
     let tls = service.proxy.listener_tls(listener).map(|tls| TlsAcceptor::from(tls.current()));
-    match opening::open(stream, tls, &exchange, &service.draining).await {
-        Ok(Some((opened, opening::Version::Http1))) => http1(opened, listener, &service, exchange).await,
-        Ok(Some((opened, opening::Version::Http2))) => {
+    let (opened, version) = match opening::open(stream, tls, &exchange, &service.draining).await {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return,
+        Err(error) => return trace!(%error, "a connection was gone before it was served"),
+    };
+    let peer = service.proxy.knows_peers().then(|| opened.stream.peer()).flatten();
+    let arrival = Arrival { listener, peer };
+    match version {
+        opening::Version::Http1 => http1(opened, arrival, &service, exchange).await,
+        opening::Version::Http2 => {
             drop(exchange);
-            Box::pin(http2::serve(opened, listener, service)).await;
+            Box::pin(http2::serve(opened, arrival, service)).await;
         }
-        Ok(None) => {}
-        Err(error) => trace!(%error, "a connection was gone before it was served"),
     }
 }
 
-async fn http1(opened: Opened, listener: ListenId, service: &Rc<Service>, exchange: Rc<Exchange>) {
+async fn http1(opened: Opened, arrival: Arrival, service: &Rc<Service>, exchange: Rc<Exchange>) {
     let io = TokioIo::new(Watched::new(opened, &exchange));
     let handler = service_fn(|request: Request<Incoming>| {
         if request.version() == Version::HTTP_10 {
             exchange.may_end_by_closing();
         }
         let (service, exchange) = (Rc::clone(service), Rc::clone(&exchange));
-        async move { Ok::<_, Infallible>(service.proxy.serve(request, listener, &exchange).await) }
+        async move { Ok::<_, Infallible>(service.proxy.serve(request, arrival, &exchange).await) }
     });
     let mut builder = http1::Builder::new();
     // Its own header timer would be a timer for each request; the exchange's alarm does the same for a store.
@@ -60,7 +65,7 @@ async fn http1(opened: Opened, listener: ListenId, service: &Rc<Service>, exchan
         // Said even if it is the default, it would cost an allocation for each request.
         builder.max_headers(limits.headers);
     }
-    builder.preserve_header_case(service.proxy.keeps_header_case(listener));
+    builder.preserve_header_case(service.proxy.keeps_header_case(arrival.listener));
     let mut connection = builder.serve_connection(io, handler);
     let (mut told_to_end, mut was_overdue) = (false, false);
     let ended = std::future::poll_fn(|cx| {

@@ -19,7 +19,7 @@ use tracing::{debug, trace};
 use super::service::Service;
 use super::stream::Opened;
 use crate::clock::ticker::Alarm;
-use crate::config::ListenId;
+use crate::proxy::Arrival;
 use crate::proxy::exchange::Exchange;
 
 /// What a caller may send of one body ahead of the upstream that takes it. Callers are near, so little is enough.
@@ -28,13 +28,13 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// Serves an HTTP/2 connection to its end.
-pub(super) async fn serve(opened: Opened, listener: ListenId, service: Rc<Service>) {
+pub(super) async fn serve(opened: Opened, arrival: Arrival, service: Rc<Service>) {
     let streams = Streams::new(&service);
     let handler = service_fn(|request: Request<Incoming>| {
         let (service, streams) = (Rc::clone(&service), Rc::clone(&streams));
         async move {
             let exchange = streams.current(&service);
-            let answer = service.proxy.serve(request, listener, &exchange).await;
+            let answer = service.proxy.serve(request, arrival, &exchange).await;
             streams.served();
             Ok::<_, Infallible>(answer)
         }

@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::listen::RawStream;
+use crate::config::Peer;
 use crate::proxy::exchange::Exchange;
 
 /// A caller's stream.
@@ -40,6 +41,17 @@ impl Stream {
 }
 
 impl Stream {
+    /// Who is at the other end of a Unix socket, as the system saw it connect.
+    pub(super) fn peer(&self) -> Option<Peer> {
+        match self {
+            // Unknown, it is no caller.
+            Self::Unix(stream) => {
+                stream.peer_cred().ok().map(|peer| Peer { uid: peer.uid(), gid: peer.gid() })
+            }
+            Self::Tcp(_) | Self::Tls(_) => None,
+        }
+    }
+
     /// Is a drop to reset it? A Unix socket cannot be.
     fn breaks_when_dropped(&self, breaks: bool) {
         let tcp = match self {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use self::account::Accounts;
+pub(super) use self::account::name as account_name;
 use super::{names, secrets};
 use crate::config::context::{Context, PLACEHOLDER_HOST};
 use crate::config::diagnostic::{At, alternatives, nearest};

@@ -18,6 +18,8 @@ pub(super) struct Listeners {
     list: Vec<(Listener, At)>,
     /// Something in `server.listen` is wrong: what follows from that is no news.
     incomplete: bool,
+    /// Do callers have to show who they are?
+    has_callers: bool,
 }
 
 /// A listener as written.
@@ -38,16 +40,21 @@ impl Written {
 
 impl Listeners {
     /// Those of `server.listen`, or the default where one is needed.
-    pub(super) fn of_server(server: &Table, needed: bool, context: &mut Context<'_>) -> Self {
+    pub(super) fn of_server(
+        server: &Table,
+        needed: bool,
+        has_callers: bool,
+        context: &mut Context<'_>,
+    ) -> Self {
         let broken = |node: &Node| matches!(node.value, Value::Broken);
         let incomplete = server.get("listen").is_some_and(broken);
-        let mut listeners = Self { list: Vec::new(), incomplete };
+        let mut listeners = Self { list: Vec::new(), incomplete, has_callers };
         if !server.has("listen") && needed {
             let default = Listener { bind: Bind::Tcp(DEFAULT), shared: true, tls: None };
             listeners.list.push((default, At::Whole));
         }
         for node in server.items("listen") {
-            let Some(written) = read(node, context) else {
+            let Some(written) = read(node, has_callers, context) else {
                 listeners.incomplete = true;
                 continue;
             };
@@ -61,7 +68,7 @@ impl Listeners {
 
     /// A route's own listener: one of the server's, which then is the route's alone, or a new one.
     pub(super) fn claim(&mut self, node: &Node, context: &mut Context<'_>) -> Option<ListenId> {
-        let written = read(node, context)?;
+        let written = read(node, self.has_callers, context)?;
         let exact = self.list.iter().position(|(listener, _)| same(&listener.bind, &written.bind));
         if let Some(id) = exact {
             let (listener, at) = &mut self.list[id];
@@ -162,7 +169,7 @@ fn overlaps(a: &Bind, b: &Bind) -> bool {
     }
 }
 
-fn read(node: &Node, context: &mut Context<'_>) -> Option<Written> {
+fn read(node: &Node, has_callers: bool, context: &mut Context<'_>) -> Option<Written> {
     let (address, table) = match node.as_table() {
         Some(table) => (table.get("bind")?, Some(table)),
         None => (node, None),
@@ -196,20 +203,27 @@ fn read(node: &Node, context: &mut Context<'_>) -> Option<Written> {
         context.out.error(address.at, format!("{} is not an address to listen on", address.shown()), help);
         return None;
     };
+    let is_remote = !tcp.ip().to_canonical().is_loopback();
     let allowed = table.is_some_and(|table| table.flag("allow_unauthenticated_remote", false));
-    if !tcp.ip().to_canonical().is_loopback() && !allowed {
+    if is_remote && !allowed && !has_callers {
         let message = format!("anyone who reaches {tcp} could use the credentials");
         let write = match address.at {
             At::Variable(_) => "write a file with",
             _ => "write",
         };
         let help = format!(
-            "listen on 127.0.0.1:{}, or, knowingly, {write} {{ bind = \"{tcp}\", allow_unauthenticated_remote = \
-             true }}; [caller.NAME] will be the other way once it is there",
+            "listen on 127.0.0.1:{}, tell callers apart by [caller.NAME], or, knowingly, {write} {{ bind = \"{tcp}\", \
+             allow_unauthenticated_remote = true }}",
             tcp.port()
         );
         context.out.error(address.at, message, help);
         return None;
+    }
+    if is_remote && has_callers && !allowed && place_of_tls.is_none() {
+        let message =
+            format!("callers' tokens pass in clear text where they come to {tcp} from other machines");
+        let help = "write { bind = \"…\", tls = { cert = \"PATH\", key = \"PATH\" } }";
+        context.out.warn(address.at, message, help);
     }
     let tls = table.and_then(|table| table.table("tls")).and_then(|table| tls::listener(table, context));
     Some(Written { bind: Bind::Tcp(tcp), at: address.at, mode_given: false, tls: tls.zip(place_of_tls) })

@@ -7,12 +7,15 @@ pub(super) const TEXTS: Kind = Kind::List(&TEXT);
 const FILE: Kind = Kind::Text("/etc/ssl/private-ca.pem");
 const ADDRESS: Kind = Kind::Text("127.0.0.1:7600");
 const PATH: Kind = Kind::Text("/aura");
+const TOKEN_PATH: Kind = Kind::Text("/oauth/token");
 const HOST: Kind = Kind::Text("aura.localhost");
 pub(super) const PEERS: Kind = Kind::List(&Kind::Text("api.example.com"));
 pub(super) const POSITIVE: Kind = Kind::Integer { min: 1, max: 1_000_000 };
 const SOME_SIZE: Kind = Kind::Size { zero: false };
 pub(super) const SOME_TIME: Kind = Kind::Duration { zero: false };
 const ANY_TIME: Kind = Kind::Duration { zero: true };
+/// A user or a group of the machine, by number.
+const ID: Kind = Kind::Integer { min: 0, max: 4_294_967_294 };
 const PROXY: Kind = Kind::AnyOf(&[PROXY_URL, Kind::Table(&EGRESS_PROXY), Kind::Off]);
 const LISTEN: Kind = Kind::AnyOf(&[
     ADDRESS,
@@ -39,8 +42,11 @@ pub(crate) static ROOT: TableFormat = TableFormat {
         Key::new("route", Kind::Named(&ROUTE), "Where requests go and what they carry."),
         Key::new("credential", Kind::Credentials, "Named recipes for the header that authenticates."),
         Key::new("tls", TLS_TABLE, "TLS towards every upstream and token endpoint."),
-        Key::new("caller", Kind::Named(&CALLER), "Who may use the proxy.")
-            .later("telling callers apart by their tokens"),
+        Key::new(
+            "caller",
+            Kind::Named(&CALLER),
+            "Who may use the proxy, and how far. Once there is one, nobody else gets in on any of its listeners.",
+        ),
         Key::new("store", Kind::Table(&STORE), "Where grants and tokens are kept."),
     ]],
     later: None,
@@ -166,7 +172,7 @@ static LISTEN_ITEM: TableFormat = TableFormat {
         Key::new(
             "allow_unauthenticated_remote",
             Kind::Flag,
-            "Allows a TCP address that other machines reach, though callers need no credential of their own.",
+            "Allows a TCP address that other machines reach, though there is no `[caller.NAME]`.",
         )
         .default("false"),
         Key::new("tls", Kind::Table(&LISTEN_TLS), "TLS towards callers, who then write `https://`."),
@@ -315,10 +321,11 @@ static ROUTE: TableFormat = TableFormat {
         Key::new("pace_wait", ANY_TIME, "How long a request may wait for its turn.").default("\"10s\""),
         Key::new(
             "local_token_endpoint",
-            Kind::AnyOf(&[Kind::Flag, PATH]),
-            "Answers clients' own token requests.",
+            Kind::AnyOf(&[TOKEN_PATH, Kind::Off]),
+            "The path, without the route's own prefix, at which sidekey itself answers clients that fetch a token; false: \
+             none.",
         )
-        .later("answering clients that ask for tokens themselves"),
+        .default("aura: `\"/oauth/token\"`; else none"),
         Key::new(
             "preserve_header_case",
             Kind::Flag,
@@ -366,21 +373,33 @@ static TLS: TableFormat = TableFormat {
 static CALLER: TableFormat = TableFormat {
     name: "caller",
     heading: "[caller.NAME]",
-    doc: "Who may use the proxy.",
+    doc: "A program that may use the proxy. It shows its token in `Sidekey-Token`, as a Bearer, or as the password of a \
+          Basic, whatever the user's name; or it is known by its process, on a Unix socket.",
     keys: &[&[
         Key::new(
             "token",
             Kind::AnyOf(&[Kind::Secret, Kind::List(&Kind::Secret)]),
-            "What it shows; one or a list.",
+            "What it shows; one or, while one replaces another, a list: each counts. Files are read again when they \
+             change.",
         ),
         Key::new(
             "uid",
-            Kind::List(&Kind::Integer { min: 0, max: 4_294_967_295 }),
-            "Who it is on a Unix socket.",
+            Kind::AnyOf(&[ID, Kind::List(&ID)]),
+            "Without `token`: the user that its process runs as, when it connects to a Unix socket; one or a list.",
         ),
-        Key::new("routes", TEXTS, "The routes that it may use."),
-        Key::new("accounts", TEXTS, "The accounts that it may use."),
-        Key::new("allow", TEXTS, "The only requests that pass."),
+        Key::new(
+            "gid",
+            Kind::AnyOf(&[ID, Kind::List(&ID)]),
+            "The same for the process's group; with `uid`, both must be right.",
+        ),
+        Key::new("routes", Kind::List(&Kind::Text("aura")), "The routes that it may use.").default("all"),
+        Key::new(
+            "accounts",
+            Kind::List(&Kind::Text("alice")),
+            "The accounts that it may use, where a credential has several.",
+        )
+        .default("all"),
+        Key::new("allow", TEXTS, "The only requests that pass.").later("rules for single requests"),
     ]],
     later: None,
 };

@@ -22,7 +22,7 @@ fn paths(paths: &BTreeSet<PathBuf>) -> String {
 #[test]
 fn what_the_configuration_names_is_needed_and_nothing_else() {
     let route = "[route.a]\nupstream = \"https://api.example:8443/v1\"\n";
-    let cases: [(&str, &str, &[u16], &[u16], &str); 9] = [
+    let cases: [(&str, &str, &[u16], &[u16], &str); 10] = [
         // What is configured; files, ports out, ports in, folders that are written.
         ("credential = false", "", &[53, 8443], &[7600, 7601], "/runtime/sidekey"),
         (
@@ -70,6 +70,13 @@ fn what_the_configuration_names_is_needed_and_nothing_else() {
              password = { file = \"/s/redis\" }\nencryption_key = { file = \"/s/seal\" }",
             "/s/redis /s/seal",
             &[53, 6380, 8443],
+            &[7600, 7601],
+            "/runtime/sidekey",
+        ),
+        (
+            "credential = false\n[caller.ci]\ntoken = [{ file = \"/s/new\" }, { file = \"/s/old\" }]",
+            "/s/new /s/old",
+            &[53, 8443],
             &[7600, 7601],
             "/runtime/sidekey",
         ),
@@ -144,6 +151,7 @@ fn what_is_missing_is_named_each_by_itself() {
         run: set(&["/usr"]),
         connect: [53, 443].into(),
         bind: [7600].into(),
+        ..Reach::default()
     };
     let cases = [
         (Reach::default(), ""),

@@ -309,6 +309,7 @@ fn route(paths: &[&str]) -> Route {
         preserve_header_case: false,
         pace: Vec::new(),
         pace_wait: std::time::Duration::ZERO,
+        local_token_endpoint: None,
         passes_encoded_slash: false,
     }
 }

@@ -43,7 +43,11 @@ impl Accounts {
 }
 
 /// The account that the node names, or an error: 1 to 128 visible ASCII characters.
-pub(super) fn name<'a>(node: &'a Node, key: &str, context: &mut Context<'_>) -> Option<&'a str> {
+pub(in crate::config::build) fn name<'a>(
+    node: &'a Node,
+    key: &str,
+    context: &mut Context<'_>,
+) -> Option<&'a str> {
     let text = node.as_text()?;
     let good = !text.is_empty() && text.len() <= LONGEST_NAME && text.bytes().all(|b| b.is_ascii_graphic());
     if !good {
