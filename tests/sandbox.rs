@@ -96,6 +96,7 @@ impl Run {
 }
 
 /// Does the kernel have Landlock with rules for TCP? Where it has not, there is nothing to be seen, which is said.
+#[expect(clippy::print_stderr, reason = "a test that skips says so")]
 async fn kernel_confines() -> bool {
     let places = Places::new();
     let text = "[server]\nlisten = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nsandbox = true\n\

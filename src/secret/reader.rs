@@ -85,7 +85,7 @@ impl SecretReader {
         // One allocation of the final size; wiped whatever happens, a caller that waits no longer included.
         let mut output = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES + 1));
         let finished = async {
-            let read = stdout.take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut *output).await;
+            let read = stdout.take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut output).await;
             read.map_err(|error| format!("its output cannot be read: {error}"))?;
             if output.len() > MAX_SECRET_BYTES {
                 return Err(format!("it printed more than {MAX_SECRET_BYTES} bytes"));
