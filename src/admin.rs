@@ -29,7 +29,7 @@ use crate::guard::{Guard, Refused};
 use crate::login::Desk;
 use crate::secret::Secret;
 
-pub use self::access::{AccessError, TokenFile, read_token};
+pub use self::access::{AccessError, TokenFile, read_token, runtime_folder};
 pub use self::status::{Instance, Readiness};
 
 /// The header that shows the admin token.

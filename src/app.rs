@@ -18,7 +18,7 @@ use crate::proxy::exchange::CallerLimits;
 use crate::proxy::{Paces, Rules, Shared, UpstreamTls};
 use crate::secret::SecretError;
 use crate::secret::reader::SecretReader;
-use crate::server::{self, BindError, Server, ServerSettings};
+use crate::server::{self, BindError, Bound, Server, ServerSettings};
 use crate::store::{self, StoreError};
 use crate::tls::{CertificateWatch, ListenerTls, TlsError, TlsFactory};
 
@@ -76,6 +76,19 @@ impl App {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub fn start(config: &Config, clock: &Clock, vault: Arc<Vault>) -> Result<Self, StartError> {
+        Self::start_on(None, config, clock, vault)
+    }
+
+    /// The same on listeners that are bound already, those of the configuration in its order.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub fn start_on(
+        bound: Option<Vec<Bound>>,
+        config: &Config,
+        clock: &Clock,
+        vault: Arc<Vault>,
+    ) -> Result<Self, StartError> {
         let tls = TlsFactory::default();
         let (pool, keeper) = pool_of(config, &tls, clock, &vault)?;
         let mut certificates = CertificateWatch::default();
@@ -91,19 +104,11 @@ impl App {
             paces: Paces::new(&config.routes),
             clock: clock.clone(),
         });
-        let bound = server::bind(&config.server.listeners)?;
-        let addresses = bound
-            .iter()
-            .zip(&config.server.listeners)
-            .map(|(bound, listener)| Address {
-                text: match listener.tls {
-                    Some(_) => format!("{}://{}", listener.scheme(), bound.address),
-                    None => bound.address.clone(),
-                },
-                socket: bound.socket_addr,
-                path: bound.address.strip_prefix("unix:").map(PathBuf::from),
-            })
-            .collect();
+        let bound = match bound {
+            Some(bound) => bound,
+            None => server::bind(&config.server.listeners)?,
+        };
+        let addresses = addresses_of(&bound, config);
         let server = Server::start(bound, &shared, settings(&config.server)).map_err(StartError::Threads)?;
         let keeper = tokio::spawn(keeper.run());
         let tending = tokio::spawn(Arc::clone(&vault).tend());
@@ -145,6 +150,19 @@ impl App {
         self.keeper.abort();
         self.tending.abort();
     }
+}
+
+/// Where bound listeners are reached, those of the configuration in its order.
+pub fn addresses_of(bound: &[Bound], config: &Config) -> Vec<Address> {
+    let address = |(bound, listener): (&Bound, &crate::config::Listener)| Address {
+        text: match listener.tls {
+            Some(_) => format!("{}://{}", listener.scheme(), bound.address),
+            None => bound.address.clone(),
+        },
+        socket: bound.socket_addr,
+        path: bound.address.strip_prefix("unix:").map(PathBuf::from),
+    };
+    bound.iter().zip(&config.server.listeners).map(address).collect()
 }
 
 /// Each route's claim on the pool, where its callers name no account.

@@ -21,6 +21,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::{self, Environment, LoadOptions, Loaded, Source};
+use crate::confinement::{Children, harden};
 use crate::telemetry::{LogFormat, start_log};
 
 /// A local HTTP sidecar that puts the right Authorization header on every request to Neo4j Aura, Neo4j and Neon.
@@ -151,6 +152,11 @@ pub fn main() -> ExitCode {
     // Clap prints usage errors itself and exits with 2.
     let cli = Cli::parse();
     start_log(cli.log_level.into(), cli.log_format.into());
+    // A login opens a browser, which may need what other programs may not; the command of `exec` is its user's own.
+    harden(match cli.command {
+        Command::Login(_) | Command::Exec(_) => Children::AsTheyAre,
+        _ => Children::WithoutNewPrivileges,
+    });
     let environment = Environment::of_process();
     let ended = match cli.command {
         Command::Run(config) => run::run(&config, &environment),

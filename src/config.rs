@@ -120,6 +120,7 @@ pub fn load(source: &Source, environment: &Environment, options: LoadOptions) ->
         egress: context::DefaultEgress::default(),
         placeholders: 0,
         secret_variables: Vec::new(),
+        text_files: Vec::new(),
     };
     // A provider variable that is wrong leaves its route out; what would follow from that is no news.
     let complete = *source != Source::Environment || !context.out.has_errors();

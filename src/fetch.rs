@@ -11,6 +11,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::{Endpoint, Upstream};
 use crate::dial::{DialError, Stream, dial};
+use crate::secret::Secret;
 
 /// The most that an answer may hold, in bytes.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -67,11 +68,11 @@ pub async fn post_form(
     endpoint: &Endpoint,
     tls: Option<&TlsConnector>,
     authorization: Option<HeaderValue>,
-    form: String,
+    form: Secret,
     limit: Duration,
     may_go: MayGo<'_>,
 ) -> Result<Answer, CallError> {
-    let mut request = request_to(endpoint, form.into());
+    let mut request = request_to(endpoint, form.into_bytes());
     *request.method_mut() = Method::POST;
     let headers = request.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));

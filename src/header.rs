@@ -2,7 +2,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
@@ -42,18 +41,21 @@ impl AuthHeader {
 
     /// A header of any name with the secret as its whole value.
     pub fn named(name: HeaderName, value: &Secret) -> Result<Self, IllegalCharacter> {
-        let mut value = HeaderValue::from_str(value.expose()).map_err(|_| IllegalCharacter)?;
-        value.set_sensitive(true);
-        Ok(Self { name, value })
+        Self::new(name, value.clone())
     }
 
     fn authorization(scheme: &str, rest: &str) -> Result<Self, IllegalCharacter> {
         let mut text = String::with_capacity(scheme.len() + rest.len());
         text.push_str(scheme);
         text.push_str(rest);
-        let mut value = HeaderValue::from_maybe_shared(Bytes::from(text)).map_err(|_| IllegalCharacter)?;
+        Self::new(http::header::AUTHORIZATION, Secret::new(text))
+    }
+
+    /// The value's clones, one for each request, share its bytes, which are wiped when the last of them is dropped.
+    fn new(name: HeaderName, value: Secret) -> Result<Self, IllegalCharacter> {
+        let mut value = HeaderValue::from_maybe_shared(value.into_bytes()).map_err(|_| IllegalCharacter)?;
         value.set_sensitive(true);
-        Ok(Self { name: http::header::AUTHORIZATION, value })
+        Ok(Self { name, value })
     }
 
     /// The value, marked sensitive; cloning it shares its bytes.

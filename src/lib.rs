@@ -16,6 +16,7 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod confinement;
 pub mod credential;
 #[cfg(feature = "demo")]
 pub mod demo;

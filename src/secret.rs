@@ -7,6 +7,7 @@ pub mod reader;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
@@ -25,6 +26,11 @@ impl Secret {
         &self.0
     }
 
+    /// The same text as bytes that can be shared: wiped when the last of them is dropped.
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(Wiped(self))
+    }
+
     /// Can it travel in every header that may carry it: is it one word of visible ASCII?
     pub fn is_word(&self) -> bool {
         self.0.bytes().all(|byte| byte.is_ascii_graphic())
@@ -33,6 +39,15 @@ impl Secret {
     /// Is this it? Takes as long for a nearly right guess as for a wrong one.
     pub fn is(&self, guess: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(guess).into()
+    }
+}
+
+/// What shared bytes are bytes of.
+struct Wiped(Secret);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose().as_bytes()
     }
 }
 
@@ -202,9 +217,9 @@ pub(crate) fn bytes_of(path: &Path, limit: usize) -> Result<Vec<u8>, SecretError
     }
     let file = std::fs::File::open(path).map_err(unreadable)?;
     // One allocation of the final size: a growing buffer would leave copies behind.
-    let mut bytes = Vec::with_capacity(limit + 1);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
     file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    Ok(bytes)
+    Ok(std::mem::take(&mut *bytes))
 }
 
 /// Reads a secret environment variable.

@@ -145,6 +145,17 @@ pub trait Lock: fmt::Debug + Send + Sync {
     fn release(self: Box<Self>) -> Pending<'static, ()>;
 }
 
+/// Makes what the store of a configuration needs that is not there: its directory.
+///
+/// # Errors
+/// When the directory cannot be made or is unfit.
+pub fn prepare(config: &config::Store) -> Result<(), StoreError> {
+    match &config.kind {
+        config::StoreKind::File { path } => file::prepare(path),
+        config::StoreKind::Memory | config::StoreKind::Redis(_) => Ok(()),
+    }
+}
+
 /// Opens the store of a configuration. A directory is made and checked; a server need not be up: it is connected to
 /// at the first need, and again whenever the connection breaks.
 ///

@@ -81,6 +81,13 @@ pub fn read_token(address: SocketAddr, environment: &Environment) -> Result<Secr
     secret::read_file(&path(&folder(environment), address)).map_err(AccessError::Read)
 }
 
+/// The folder of the runtime files, made if that can be: what is wrong with it is told by [`TokenFile::create`].
+pub fn runtime_folder(environment: &Environment) -> PathBuf {
+    let folder = folder(environment);
+    let _ = make_private(&folder);
+    folder
+}
+
 /// `$XDG_RUNTIME_DIR/sidekey`, or a folder of this user's below the system's for temporary files.
 fn folder(environment: &Environment) -> PathBuf {
     match environment.path("XDG_RUNTIME_DIR") {

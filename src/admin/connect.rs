@@ -231,7 +231,7 @@ fn is_form(head: &Parts) -> bool {
 /// The token that a person typed, without the space that came along when it was copied.
 fn token_of(form: &[u8]) -> Option<Secret> {
     let mut fields = form_urlencoded::parse(form);
-    fields.find(|(name, _)| name == "token").map(|(_, value)| Secret::new(value.trim()))
+    fields.find(|(name, _)| name == "token").map(|(_, value)| Secret::new(Secret::new(value).expose().trim()))
 }
 
 /// A small body, or the status of what is wrong with it.

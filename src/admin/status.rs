@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use crate::clock::{Clock, Moment};
+use crate::confinement::{Sandbox, sandbox};
 use crate::credential::machine::State;
 use crate::credential::record::AccountRecord;
 use crate::credential::vault::VaultRecord;
@@ -71,6 +72,7 @@ impl Instance {
             "reasons": readiness.reasons(),
             "accounts": records,
             "store": store,
+            "sandbox": sandbox().map(Sandbox::record),
         });
         if let (Some(status), Some(description)) = (status.as_object_mut(), self.description.as_object()) {
             status.extend(description.clone());

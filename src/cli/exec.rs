@@ -12,11 +12,14 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info};
 
+use super::run::sandbox_needs;
 use super::{ConfigArg, Failure, load, runtime};
 use crate::app::description::urls;
-use crate::app::{Address, App, vault_of};
+use crate::app::{Address, App, StartError, addresses_of, vault_of};
 use crate::clock::Clock;
 use crate::config::{Bind, Config, Environment, Listener, LoadOptions};
+use crate::confinement::{Needs, confine};
+use crate::server;
 
 /// What a shell says of a command that is not there, and of one that cannot be started.
 const NOT_FOUND: u8 = 127;
@@ -37,16 +40,33 @@ pub(super) fn exec(args: &ExecArgs, environment: &Environment) -> Result<(), Fai
     let any_socket = config.server.listeners.iter().any(is_socket);
     let sockets = any_socket.then(|| PrivateFolder::make(environment)).transpose()?;
     take_free_addresses(&mut config, sockets.as_ref());
-    runtime()?.block_on(run(&config, &args.command))
+    let needs =
+        config.server.sandbox.then(|| sandbox_needs(&args.config, &config, environment)).transpose()?;
+    let needs = needs.map(|needs| Needs { signals: true, ..needs });
+    runtime()?.block_on(run(&config, &args.command, needs.as_ref()))
 }
 
-async fn run(config: &Config, command: &[OsString]) -> Result<(), Failure> {
+async fn run(config: &Config, command: &[OsString], sandbox: Option<&Needs>) -> Result<(), Failure> {
     let mut signals =
         Signals::caught().map_err(|error| Failure::Running(format!("cannot handle signals: {error}")))?;
     let clock = Clock::system();
-    let vault = vault_of(config, &clock).await?;
-    let app = App::start(config, &clock, vault)?;
-    let started = start(config, &app, command);
+    let (app, started) = match sandbox {
+        None => {
+            let vault = vault_of(config, &clock).await?;
+            let app = App::start(config, &clock, vault)?;
+            let started = start(config, app.addresses(), command);
+            (app, started)
+        }
+        // The command is not to be confined, and all threads of this process are: so it comes first. What it sends
+        // meanwhile waits at the listeners.
+        Some(needs) => {
+            let bound = server::bind(&config.server.listeners).map_err(StartError::from)?;
+            let child = start(config, &addresses_of(&bound, config), command)?;
+            confine(needs).map_err(|error| Failure::Running(error.to_string()))?;
+            let vault = vault_of(config, &clock).await?;
+            (App::start_on(Some(bound), config, &clock, vault)?, Ok(child))
+        }
+    };
     let ended = match started {
         Ok(mut child) => {
             let ended = signals.passed_on_until_end(&mut child).await;
@@ -75,7 +95,7 @@ fn take_free_addresses(config: &mut Config, sockets: Option<&PrivateFolder>) {
     config.server.admin.health = None;
 }
 
-fn start(config: &Config, app: &App, command: &[OsString]) -> Result<Child, Failure> {
+fn start(config: &Config, addresses: &[Address], command: &[OsString]) -> Result<Child, Failure> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(Failure::Configuration("there is no command".to_owned()));
     };
@@ -84,7 +104,7 @@ fn start(config: &Config, app: &App, command: &[OsString]) -> Result<Child, Fail
     for name in &config.secret_variables {
         child.env_remove(name);
     }
-    for (name, url) in variables(config, app.addresses()) {
+    for (name, url) in variables(config, addresses) {
         debug!(name, url, "for the command");
         child.env(name, url);
     }

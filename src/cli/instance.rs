@@ -16,6 +16,7 @@ use super::{ConfigArg, Failure, load, runtime, say};
 use crate::admin::{ADMIN_TOKEN_HEADER, read_token};
 use crate::config::{Admin, Environment, LoadOptions, Upstream};
 use crate::fetch::{Answer, CallError, call};
+use crate::header::AuthHeader;
 use crate::secret::reader::SecretReader;
 use crate::telemetry::chain;
 
@@ -137,10 +138,9 @@ pub(super) async fn shown_token(
             .map_err(|error| Failure::Configuration(chain(&error)))?,
         None => read_token(address, environment).map_err(|error| Failure::Running(chain(&error)))?,
     };
-    let mut shown = HeaderValue::from_str(token.expose())
+    let shown = AuthHeader::named(ADMIN_TOKEN_HEADER, &token)
         .map_err(|_| Failure::Configuration("the admin token is no header value".to_owned()))?;
-    shown.set_sensitive(true);
-    Ok(shown)
+    Ok(shown.value().clone())
 }
 
 /// Asks the instance at `address`.

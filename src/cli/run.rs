@@ -9,19 +9,39 @@ use tracing::info;
 
 use super::supervisor::Supervisor;
 use super::{ConfigArg, Failure, load, runtime, say};
+use crate::admin;
 use crate::app::description::{kind, upstream_url, urls};
-use crate::app::{Address, App, Control, vault_of};
+use crate::app::{Address, App, Control, StartError, vault_of};
 use crate::clock::Clock;
-use crate::config::{Config, Environment, LoadOptions};
+use crate::config::{Config, Environment, LoadOptions, Source};
+use crate::confinement::{Needs, Surroundings, confine};
 use crate::credential::TokenPool;
 use crate::credential::record::AccountRecord;
+use crate::store;
 
 /// How long a refresh that runs may take after a second signal.
 const LAST_REFRESH: Duration = Duration::from_secs(15);
 
 pub(super) fn run(arg: &ConfigArg, environment: &Environment) -> Result<(), Failure> {
     let loaded = load(arg, environment, LoadOptions::default())?;
+    if loaded.config.server.sandbox {
+        // Before there is a runtime: it may start threads, and a thread that runs already is not confined.
+        let needs = sandbox_needs(arg, &loaded.config, environment)?;
+        confine(&needs).map_err(|error| Failure::Running(error.to_string()))?;
+    }
     runtime()?.block_on(serve(&loaded.config, environment))
+}
+
+/// What the sandbox of a run leaves open. Makes the folders that it needs: only what is there can be.
+pub(super) fn sandbox_needs(
+    arg: &ConfigArg,
+    config: &Config,
+    environment: &Environment,
+) -> Result<Needs, Failure> {
+    store::prepare(&config.store).map_err(StartError::from)?;
+    let source = Source::find(arg.config.as_deref(), environment);
+    let runtime = admin::runtime_folder(environment);
+    Ok(Needs::of(config, &Surroundings::of(&source, environment, runtime)))
 }
 
 /// Runs a configuration until SIGTERM, SIGINT, or a stop by the admin listener.

@@ -90,6 +90,7 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
         admin,
         workers,
         hosts,
+        sandbox: server.flag("sandbox", false),
         header_timeout: duration("header_timeout", Duration::from_secs(10)),
         idle_timeout: duration("idle_timeout", Duration::from_secs(300)),
         limits: limits(server),
@@ -110,6 +111,7 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
         callers,
         store: store?,
         secret_variables,
+        text_files: std::mem::take(&mut context.text_files),
     })
 }
 

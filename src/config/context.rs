@@ -1,7 +1,9 @@
 //! What every step of loading needs: the environment, what to check, and where to put what is wrong.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroize as _;
 
 use super::diagnostic::{At, Collector};
 use super::document::{Node, Value};
@@ -39,7 +41,7 @@ impl Environment {
     }
 
     /// The variable as a path; none if unset or empty.
-    pub fn path(&self, name: &str) -> Option<std::path::PathBuf> {
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
         self.0.get(name).filter(|value| !value.is_empty()).map(Into::into)
     }
 
@@ -56,6 +58,15 @@ impl Environment {
     fn bytes(&self, name: &str) -> Result<Vec<u8>, SecretError> {
         let value = self.0.get(name).ok_or_else(|| SecretError::Unset(name.to_owned()))?;
         Ok(value.clone().into_encoded_bytes())
+    }
+}
+
+impl Drop for Environment {
+    /// Any of the values may be a secret.
+    fn drop(&mut self) {
+        for value in std::mem::take(&mut self.0).into_values() {
+            value.into_encoded_bytes().zeroize();
+        }
     }
 }
 
@@ -79,6 +90,8 @@ pub(crate) struct Context<'a> {
     pub(crate) placeholders: usize,
     /// Environment variables that hold secrets.
     pub(crate) secret_variables: Vec<String>,
+    /// Files that texts came from which are no secrets.
+    pub(crate) text_files: Vec<PathBuf>,
 }
 
 impl Context<'_> {
@@ -101,6 +114,7 @@ impl Context<'_> {
         let read = if entry.key == "env" {
             self.variable_name(&name, at).then(|| self.environment.secret(&name))
         } else {
+            self.text_files.push(PathBuf::from(&name));
             Some(secret::read_file(Path::new(&name)))
         };
         node.referenced = true;

@@ -44,6 +44,8 @@ pub struct Config {
     pub store: Store,
     /// Environment variables that hold secrets: children never inherit them.
     pub secret_variables: Vec<String>,
+    /// Files that texts came from which are no secrets.
+    pub text_files: Vec<PathBuf>,
 }
 
 /// The listeners and what holds for all callers.
@@ -57,6 +59,8 @@ pub struct Server {
     pub workers: usize,
     /// Names other than loopback's and the routes' that a Host may have: lower case, without port.
     pub hosts: Vec<String>,
+    /// Is the process confined to the files and TCP ports that the configuration needs?
+    pub sandbox: bool,
     /// How long a caller may take for its request's header.
     pub header_timeout: Duration,
     /// How long a caller's connection may be silent, between requests and within a body.

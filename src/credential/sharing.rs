@@ -117,7 +117,10 @@ impl SharedSource {
         let fetched = self.inner.fetch(wish).await?;
         if let (Some(lifetime), Ok(value)) = (fetched.span.lifetime, fetched.header.value().to_str()) {
             let access = Access::new(Secret::new(value), lifetime, asked);
-            let content = Zeroizing::new(serde_json::to_vec(&access).unwrap_or_default());
+            // Of its final size from the start, or nearly: a buffer that grows would leave copies behind.
+            let mut content = Zeroizing::new(Vec::with_capacity(2 * value.len() + 128));
+            // Numbers and a text: there is nothing that could fail.
+            let _ = serde_json::to_writer(&mut *content, &access);
             let backend = &self.vault.backend;
             let written = async {
                 let revision = backend.read(&self.key).await?.map_or(0, |stored| stored.revision);

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
-use zeroize::Zeroizing;
 
 use super::grant::Why;
 use super::machine::Span;
@@ -212,10 +211,9 @@ pub struct ExecSource {
 impl TokenSource for ExecSource {
     fn fetch(&self, _: Wish) -> Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + '_>> {
         Box::pin(async {
-            let output =
-                Zeroizing::new(self.reader.run(&self.command, self.timeout).await.map_err(|reason| {
-                    FetchError::Command { command: self.command.program().to_owned(), reason }
-                })?);
+            let output = self.reader.run(&self.command, self.timeout).await.map_err(|reason| {
+                FetchError::Command { command: self.command.program().to_owned(), reason }
+            })?;
             bearer(&answer::read_command(&output, self.clock.wall())?, self.encoding)
         })
     }

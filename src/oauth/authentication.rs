@@ -135,7 +135,10 @@ pub(super) fn plain_forms(secret: &Secret) -> [Secret; 3] {
 
 /// As in a form (`application/x-www-form-urlencoded`).
 fn encoded(text: &str) -> Secret {
-    Secret::new(byte_serialize(text.as_bytes()).collect::<String>())
+    // Of its final size from the start: a text that grows would leave copies behind.
+    let mut form = String::with_capacity(3 * text.len());
+    form.extend(byte_serialize(text.as_bytes()));
+    Secret::new(form)
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ type Field<'a> = (&'a str, &'a str);
 /// A request that is ready to be sent. Without `Debug`: it is all secret.
 struct Ready {
     authorization: Option<HeaderValue>,
-    form: String,
+    form: Secret,
     /// What is secret in it, in every form in which it travels.
     secrets: Vec<Secret>,
 }
@@ -272,13 +272,18 @@ impl OAuthClient {
         params: &[(String, String)],
     ) -> Result<Ready, OAuthError> {
         let proof = self.authentication.prove(token_endpoint, &self.reader, &self.clock).await?;
-        let mut form = Serializer::new(String::new());
+        // Of its final size from the start: a text that grows would leave copies of the secrets behind.
+        let proven =
+            proof.fields.iter().map(|(name, value)| size_of_field(name, value.expose())).sum::<usize>();
+        let added = params.iter().map(|(name, value)| size_of_field(name, value)).sum::<usize>();
+        let size = fields.iter().map(|(name, value)| size_of_field(name, value)).sum::<usize>();
+        let mut form = Serializer::new(String::with_capacity(size + proven + added));
         form.extend_pairs(fields);
         form.extend_pairs(proof.fields.iter().map(|(name, value)| (*name, value.expose())));
         form.extend_pairs(params);
         let mut hidden = proof.secrets;
         hidden.extend(secrets.iter().copied().flat_map(plain_forms));
-        Ok(Ready { authorization: proof.authorization, form: form.finish(), secrets: hidden })
+        Ok(Ready { authorization: proof.authorization, form: Secret::new(form.finish()), secrets: hidden })
     }
 
     /// The outer error: nothing was sent. Gives back what was secret in the request.
@@ -316,6 +321,11 @@ impl OAuthClient {
             Grant::Login(config) => config.fetch_timeout,
         }
     }
+}
+
+/// The most that a field takes in a form: three characters for a byte, and its two signs.
+fn size_of_field(name: &str, value: &str) -> usize {
+    3 * (name.len() + value.len()) + 2
 }
 
 const NO_TLS: OAuthError = OAuthError::Setup("TLS is not set up for an https:// endpoint");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
-use zeroize::Zeroize as _;
+use zeroize::Zeroizing;
 
 use super::{self as secret, CommandLine, MAX_SECRET_BYTES, Secret, SecretError, SecretSource};
 
@@ -67,11 +67,12 @@ impl SecretReader {
 
     async fn output(&self, command: &CommandLine) -> Result<Vec<u8>, SecretError> {
         let failed = |reason| SecretError::Command { command: command.program().to_owned(), reason };
-        self.run(command, EXEC_SECRET_TIMEOUT).await.map_err(failed)
+        let mut output = self.run(command, EXEC_SECRET_TIMEOUT).await.map_err(failed)?;
+        Ok(std::mem::take(&mut *output))
     }
 
     /// Runs a command without a shell and gives its standard output, or what went wrong.
-    pub async fn run(&self, command: &CommandLine, limit: Duration) -> Result<Vec<u8>, String> {
+    pub async fn run(&self, command: &CommandLine, limit: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
         let mut child = tokio::process::Command::new(command.program());
         child.args(command.arguments());
         for name in self.hidden.iter() {
@@ -81,7 +82,8 @@ impl SecretReader {
         child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = child.spawn().map_err(|error| format!("it cannot be started: {error}"))?;
         let Some(stdout) = child.stdout.take() else { return Err("it has no output".to_owned()) };
-        let mut output = Vec::with_capacity(MAX_SECRET_BYTES + 1);
+        // One allocation of the final size; wiped whatever happens, a caller that waits no longer included.
+        let mut output = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES + 1));
         let finished = async {
             let read = stdout.take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut output).await;
             read.map_err(|error| format!("its output cannot be read: {error}"))?;
@@ -96,13 +98,10 @@ impl SecretReader {
             .flatten();
         match status {
             Ok(status) if status.success() => Ok(output),
-            failed => {
-                output.zeroize();
-                Err(failed.map_or_else(
-                    |reason| reason,
-                    |status| format!("{status}; its standard error is not shown, run it by hand"),
-                ))
-            }
+            failed => Err(failed.map_or_else(
+                |reason| reason,
+                |status| format!("{status}; its standard error is not shown, run it by hand"),
+            )),
         }
     }
 }

@@ -20,6 +20,8 @@ use super::{Backend, EntryFault, Key, Kind, Lock, Pending, StoreError, Stored, e
 use crate::clock::Clock;
 use guard::Guard;
 
+pub(super) use directory::prepare;
+
 /// How long one call may take. Past it, the disk is stuck.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -44,7 +46,7 @@ impl FileStore {
         let directory = Arc::clone(&store.directory);
         store
             .blocking(move || {
-                directory::prepare(&directory)?;
+                prepare(&directory)?;
                 for name in leftovers(&directory)? {
                     let place = Place::new(&directory, &name);
                     // Whoever holds the guard is writing it now.

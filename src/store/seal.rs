@@ -187,8 +187,12 @@ impl<'a> Body<'a> {
 
 fn decode(text: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     if text.len() == 2 * KEY_LEN && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        let digits = (0..KEY_LEN).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16));
-        return digits.collect::<Result<Vec<_>, _>>().map(Zeroizing::new).map_err(|_| KeyError::Text);
+        // Of its final size from the start: a buffer that grows would leave copies behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_LEN));
+        for at in 0..KEY_LEN {
+            bytes.push(u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| KeyError::Text)?);
+        }
+        return Ok(bytes);
     }
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let alphabet = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };

@@ -199,7 +199,7 @@ impl Counter {
 }
 
 fn request(method: Method, path: &str, body: Option<&Secret>) -> Result<Request<Full<Bytes>>, Failure> {
-    let body = body.map(|body| Bytes::copy_from_slice(body.expose().as_bytes())).unwrap_or_default();
+    let body = body.map(|body| body.clone().into_bytes()).unwrap_or_default();
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
     *request.uri_mut() = Uri::try_from(path)

@@ -131,8 +131,13 @@ static SERVER: TableFormat = TableFormat {
             "The HTTP proxy that leads out of the network, for every route and token endpoint; false: none.",
         )
         .default("`https_proxy`, `http_proxy` and `no_proxy` of the environment"),
-        Key::new("sandbox", Kind::AnyOf(&[Kind::Flag, TEXT]), "Confines the process.")
-            .later("confining the process"),
+        Key::new(
+            "sandbox",
+            Kind::Flag,
+            "Confines the process to the files and TCP ports that the configuration needs, as far as the kernel can \
+             (Landlock).",
+        )
+        .default("false"),
         Key::new("access_log", Kind::AnyOf(&[Kind::Flag, TEXT]), "One line for each request.")
             .later("the access log"),
         Key::new(

@@ -14,7 +14,7 @@ use crate::store::{Flaw, StoreError};
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Makes the directory if it is not there, and judges it.
-pub(super) fn prepare(path: &Path) -> Result<(), StoreError> {
+pub(in crate::store) fn prepare(path: &Path) -> Result<(), StoreError> {
     let failed = |action| move |source| StoreError::Io { action, path: path.to_owned(), source };
     match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(path).map_err(failed("make"))?,

@@ -60,8 +60,8 @@ pub(super) fn parse(text: &str) -> Result<Parsed, Problem> {
 fn read_login(userinfo: &str) -> Option<ProxyLogin> {
     let (username, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
     let read = |text: &str| {
-        let text = String::from_utf8(decoded(text)).ok()?;
-        (!text.chars().any(char::is_control)).then(|| Secret::new(text))
+        let text = Secret::new(String::from_utf8(decoded(text)).ok()?);
+        (!text.expose().chars().any(char::is_control)).then_some(text)
     };
     let username = read(username).filter(|name| !name.expose().contains(':'))?;
     Some(ProxyLogin { username, password: SecretSource::Value(read(password)?) })
