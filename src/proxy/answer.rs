@@ -28,6 +28,7 @@ pub(crate) fn of(
 ) -> Response<ResponseBody> {
     let public = error.public();
     let body = body(provider, &public);
+    exchange.note(|recording| recording.code = Some(public.code));
     let mut response = Response::new(ResponseBody::own(Bytes::from(body), exchange));
     *response.status_mut() = public.status;
     let headers = response.headers_mut();

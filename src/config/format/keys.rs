@@ -113,8 +113,12 @@ static SERVER: TableFormat = TableFormat {
         .default("`https_proxy`, `http_proxy` and `no_proxy` of the environment"),
         Key::new("sandbox", Kind::AnyOf(&[Kind::Flag, TEXT]), "Confines the process.")
             .later("confining the process"),
-        Key::new("access_log", Kind::AnyOf(&[Kind::Flag, TEXT]), "One line for each request.")
-            .later("the access log"),
+        Key::new(
+            "access_log",
+            Kind::OneOf(&[Choice::new("stdout"), Choice::new("off")]),
+            "A line of JSON for each request, on standard output.",
+        )
+        .default("\"off\""),
         Key::new(
             "max_connections",
             POSITIVE,
