@@ -67,11 +67,6 @@ impl Callers {
         self.tokens.of(id)
     }
 
-    /// Is any of them known by its process?
-    pub fn know_peers(&self) -> bool {
-        !self.peers.is_empty()
-    }
-
     /// Who a request is from; none where there are no callers to tell apart. What it shows in `Sidekey-Token` decides
     /// alone; else its Authorization, which may be there for other reasons; else its process.
     ///

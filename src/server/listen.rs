@@ -143,7 +143,7 @@ impl Listening {
         match self {
             Self::Tcp(listener) => {
                 listener.accept().map(|(stream, remote)| (RawStream::Tcp(stream), Some(remote)))
-            },
+            }
             Self::Unix { listener, .. } => {
                 listener.accept().map(|(stream, _)| (RawStream::Unix(stream), None))
             }
