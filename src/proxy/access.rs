@@ -88,7 +88,8 @@ impl fmt::Display for Cut<'_> {
         if text.len() <= most {
             return f.write_str(text);
         }
-        write!(f, "{}…", &text[..text.floor_char_boundary(most)])
+        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        write!(f, "{}…", &text[..end])
     }
 }
 
