@@ -88,7 +88,7 @@ impl App {
         let (pool, keeper) = pool_of(config, &tls, clock, &vault)?;
         let mut certificates = CertificateWatch::default();
         let reader = SecretReader::new(config.secret_variables.clone());
-        let (callers, tokens) = Callers::load(config, &reader)?;
+        let (callers, tokens) = Callers::load(config, &reader, clock)?;
         // One sheet more, for the admin listener.
         let refusals = Arc::new(Refusals::new(config.server.workers.max(1) + 1));
         let (queue, access_log) = access_log(&config.server).map_err(StartError::Threads)?.unzip();
@@ -157,6 +157,11 @@ impl App {
     /// The grants that it holds.
     pub fn vault(&self) -> &Arc<Vault> {
         &self.vault
+    }
+
+    /// Tells whether all threads of the data plane run.
+    pub fn pulse(&self) -> impl Fn() -> bool + Send + 'static {
+        self.server.pulse()
     }
 
     /// Stops in order: serves for the drain delay, then lets running exchanges finish.

@@ -21,6 +21,8 @@ mod request_body;
 mod response_body;
 pub mod route;
 mod rules;
+mod token_endpoint;
+mod token_request;
 pub mod transactions;
 mod tunnel;
 mod upstream;
@@ -213,7 +215,14 @@ impl Proxy {
         let (provider, caller, route) = (plan.route.provider, plan.caller, Some(plan.index));
         exchange.note(|recording| (recording.caller, recording.route) = (caller, route));
         let (method, uri) = (head.method.clone(), head.uri.clone());
-        match self.forward(plan, head, body, exchange).await {
+        let answered = if plan.asks_for_local_token {
+            // Rare, and not to make every connection's future larger.
+            let (rules, who) = (&self.shared.rules, (plan.caller, plan.index));
+            Box::pin(token_endpoint::answer(rules, who, head, body, exchange, &self.shared.clock)).await
+        } else {
+            self.forward(plan, head, body, exchange).await
+        };
+        match answered {
             Ok(response) => response,
             Err(error) => {
                 let trouble = Trouble { caller, route, peer, method: &method, path: uri.path() };
@@ -225,7 +234,7 @@ impl Proxy {
 
     async fn forward(
         &self,
-        Plan { route, index, target, account, view, caller }: Plan<'_>,
+        Plan { route, index, target, account, view, caller, .. }: Plan<'_>,
         mut head: http::request::Parts,
         body: Incoming,
         exchange: &Rc<Exchange>,
