@@ -3,6 +3,7 @@
 
 mod access;
 mod connect;
+mod refused;
 mod status;
 
 use std::net::SocketAddr;
@@ -84,6 +85,7 @@ struct Shared {
     instance: Arc<Instance>,
     stop: Arc<Notify>,
     port: u16,
+    refused: Arc<refused::Refused>,
 }
 
 impl Admin {
@@ -123,7 +125,8 @@ impl Admin {
         stop: Arc<Notify>,
     ) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
-        let shared = Shared { face, instance, stop, port: address.port() };
+        let refused = refused::Refused::new(instance.sheet());
+        let shared = Shared { face, instance, stop, port: address.port(), refused };
         Ok(Self { address, task: tokio::spawn(accept(listener, Arc::new(shared))) })
     }
 }
@@ -142,11 +145,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         // The semaphore is never closed.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
                 let shared = Arc::clone(&shared);
                 connections.spawn(async move {
                     let _place = place;
-                    connection(stream, shared).await;
+                    connection(stream, from, shared).await;
                 });
             }
             Err(error) => {
@@ -158,10 +161,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+async fn connection(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>) {
     let service = service_fn(|request: Request<Incoming>| {
         let shared = Arc::clone(&shared);
-        async move { Ok::<_, std::convert::Infallible>(shared.answer(request).await) }
+        async move { Ok::<_, std::convert::Infallible>(shared.answer(request, from).await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
@@ -171,17 +174,23 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
 }
 
 impl Shared {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>, from: SocketAddr) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
+        let answer = self.answer_to(&head, body).await;
+        self.refused.see(answer.status(), answer.headers(), &head, from);
+        answer
+    }
+
+    async fn answer_to(&self, head: &Parts, body: Incoming) -> Response<Full<Bytes>> {
         if let Face::Admin { guard, rules, desk: Some(desk) } = &self.face {
             let connect = Connect { desk, guard, rules, port: self.port };
             // On the heap: most connections never log in.
-            let answer = Box::pin(connect.answer(&head, body, OWN.contains(&head.uri.path())));
+            let answer = Box::pin(connect.answer(head, body, OWN.contains(&head.uri.path())));
             if let Some(answer) = answer.await {
                 return answer;
             }
         }
-        self.answer_at_once(&head)
+        self.answer_at_once(head)
     }
 
     fn answer_at_once(&self, head: &Parts) -> Response<Full<Bytes>> {

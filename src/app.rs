@@ -4,6 +4,7 @@ mod control;
 pub mod description;
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,14 @@ use crate::secret::SecretError;
 use crate::secret::reader::SecretReader;
 use crate::server::{self, BindError, Bound, Server, ServerSettings};
 use crate::store::{self, StoreError};
+use crate::telemetry::access_log::{self, AccessLog, Queue};
+use crate::telemetry::refusals::Refusals;
 use crate::tls::{CertificateWatch, ListenerTls, TlsError, TlsFactory};
 
 pub use self::control::Control;
+
+/// How long the last lines of the access log may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Why a checked configuration cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +61,8 @@ pub struct App {
     tending: JoinHandle<()>,
     certificates: JoinHandle<()>,
     callers: JoinHandle<()>,
+    refusals: Arc<Refusals>,
+    access_log: Option<AccessLog>,
     drain_delay: Duration,
 }
 
@@ -94,6 +102,9 @@ impl App {
         let mut certificates = CertificateWatch::default();
         let reader = SecretReader::new(config.secret_variables.clone());
         let (callers, tokens) = Callers::load(config, &reader, clock)?;
+        // One sheet more, for the admin listener.
+        let refusals = Arc::new(Refusals::new(config.server.workers.max(1) + 1));
+        let (queue, access_log) = access_log(&config.server).map_err(StartError::Threads)?.unzip();
         let shared = Arc::new(Shared {
             rules: Rules::new(config, callers),
             claims: claims(config, &pool),
@@ -103,6 +114,8 @@ impl App {
             transactions: Arc::default(),
             paces: Paces::new(&config.routes),
             clock: clock.clone(),
+            refusals: Arc::clone(&refusals),
+            access_log: queue,
         });
         let bound = match bound {
             Some(bound) => bound,
@@ -115,7 +128,20 @@ impl App {
         let certificates = tokio::spawn(certificates.run());
         let callers = tokio::spawn(tokens.run());
         let drain_delay = config.server.drain_delay;
-        Ok(Self { addresses, pool, vault, server, keeper, tending, certificates, callers, drain_delay })
+        drop(shared);
+        Ok(Self {
+            addresses,
+            pool,
+            vault,
+            server,
+            keeper,
+            tending,
+            certificates,
+            callers,
+            refusals,
+            access_log,
+            drain_delay,
+        })
     }
 
     /// Where each listener is reached, in the order of the configuration.
@@ -126,6 +152,11 @@ impl App {
     /// The token pool, to look at.
     pub fn pool(&self) -> &Arc<TokenPool> {
         &self.pool
+    }
+
+    /// How many requests were refused: a sheet for each worker, and the last one for the admin listener.
+    pub fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
     }
 
     /// The grants that it holds.
@@ -142,6 +173,10 @@ impl App {
     pub async fn stop(self) {
         tokio::time::sleep(self.drain_delay).await;
         self.server.stop().await;
+        if let Some(log) = self.access_log {
+            // It blocks, and there is nothing else that it could be waited with.
+            let _ = tokio::task::spawn_blocking(|| log.close(LAST_LINES)).await;
+        }
         self.certificates.abort();
         self.callers.abort();
         // Last: exchanges that still ran might have needed a token.
@@ -163,6 +198,16 @@ pub fn addresses_of(bound: &[Bound], config: &Config) -> Vec<Address> {
         path: bound.address.strip_prefix("unix:").map(PathBuf::from),
     };
     bound.iter().zip(&config.server.listeners).map(address).collect()
+}
+
+/// The access log on standard output, if there is to be one.
+fn access_log(server: &ServerConfig) -> std::io::Result<Option<(Queue, AccessLog)>> {
+    if !server.access_log {
+        return Ok(None);
+    }
+    // Its own handle: whoever writes to it blocks nobody who prints.
+    let output = std::io::stdout().as_fd().try_clone_to_owned()?;
+    access_log::start(output).map(Some)
 }
 
 /// Each route's claim on the pool, where its callers name no account.

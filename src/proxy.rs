@@ -1,6 +1,7 @@
 //! The life of one request, top to bottom: guard → route → sanitize → pace → lease → inject → send → (refused? → replay
 //! once) → response.
 
+mod access;
 pub mod addresses;
 mod answer;
 pub mod cors;
@@ -16,6 +17,7 @@ mod pace;
 pub mod path;
 mod reach;
 pub mod read_only;
+mod recording;
 pub mod refusal;
 mod report;
 mod request_body;
@@ -37,12 +39,14 @@ use http::header::{ACCEPT_ENCODING, CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
+use self::access::Peer;
 use self::exchange::{Exchange, Place};
 use self::headers::Received;
 use self::incoming::Coming;
 use self::outgoing::Outgoing;
 use self::read_only::Mode;
-use self::report::Reporter;
+use self::recording::Recorder;
+use self::report::{Reporter, Trouble};
 use self::request_body::RequestBody;
 use self::transactions::{Opening, Step, Transactions};
 use self::upstream::{On, SendError, UpstreamBody, Upstreams};
@@ -50,6 +54,8 @@ use crate::clock::ticker::Ticker;
 use crate::config::{CallerId, ListenId, Provider, Route};
 use crate::credential::{Claim, Lease, TokenPool};
 use crate::oauth::answer::retry_after;
+use crate::telemetry::access_log::Queue;
+use crate::telemetry::refusals::Refusals;
 use crate::tls::ListenerTls;
 
 pub use self::denial::{Rule, Whose};
@@ -80,6 +86,10 @@ pub struct Shared {
     pub paces: Paces,
     /// Tells when an upstream's `Retry-After` is a date.
     pub clock: crate::clock::Clock,
+    /// How many requests were refused: a sheet for each worker, by its number.
+    pub refusals: Arc<Refusals>,
+    /// Where the access log is written; none: it is off.
+    pub access_log: Option<Queue>,
 }
 
 /// Which part of what is bounded for all workers is one worker's own, so that nothing need be shared to keep the bound.
@@ -104,6 +114,8 @@ pub struct Proxy {
     shared: Arc<Shared>,
     upstreams: Rc<Upstreams>,
     reporter: Reporter,
+    /// Keeps the access log, if there is one.
+    recorder: Option<Rc<Recorder>>,
     /// Requests that are served now.
     running: Rc<Cell<usize>>,
     /// The most that may be.
@@ -114,8 +126,11 @@ impl Proxy {
     /// A worker's own proxy, with no upstream connections yet, for so many requests at once.
     pub fn new(shared: Arc<Shared>, ticker: &Rc<Ticker>, share: Share, requests: usize) -> Self {
         let upstreams = Upstreams::new(shared.rules.routes(), ticker, share);
-        let reporter = Reporter::new(Rc::clone(ticker));
-        Self { shared, upstreams, reporter, running: Rc::default(), max_running: requests }
+        let refusals = shared.refusals.sheet(share.number);
+        let reporter = Reporter::new(&shared, Rc::clone(ticker), refusals);
+        let queue = shared.access_log.clone();
+        let recorder = queue.map(|queue| Recorder::new(&shared, queue, ticker));
+        Self { shared, upstreams, reporter, recorder, running: Rc::default(), max_running: requests }
     }
 
     /// TLS towards the callers of a listener, if it has any.
@@ -123,24 +138,32 @@ impl Proxy {
         self.shared.listener_tls[listener].as_deref()
     }
 
-    /// Is any caller known by its process?
-    pub fn knows_peers(&self) -> bool {
-        self.shared.rules.callers().know_peers()
-    }
-
     /// Does any route that can be reached at a listener keep the case of header names?
     pub fn keeps_header_case(&self, listener: ListenId) -> bool {
         self.shared.rules.keeps_header_case(listener)
     }
 
-    /// Closes upstream connections that have been idle for long; for the worker's tick.
+    /// Closes upstream connections that have been idle for long, and tells what is still untold; for the worker's tick.
     pub fn sweep(&self) {
         self.upstreams.sweep();
+        self.reporter.sweep();
+        if let Some(recorder) = &self.recorder {
+            recorder.sweep();
+        }
     }
 
-    /// Are there idle upstream connections to sweep?
-    pub fn has_idle(&self) -> bool {
+    /// Is there anything to sweep?
+    pub fn is_pending(&self) -> bool {
         self.upstreams.has_idle()
+            || self.reporter.is_pending()
+            || self.recorder.as_ref().is_some_and(|recorder| recorder.is_pending())
+    }
+
+    /// What still runs is cut off: the drain is over.
+    pub fn cuts_off(&self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.cuts_off();
+        }
     }
 
     /// Answers one request of a caller's connection: with the upstream's answer, or with one of sidekey's own.
@@ -151,6 +174,7 @@ impl Proxy {
         exchange: &Rc<Exchange>,
     ) -> Response<ResponseBody> {
         let answer = self.answer(request, arrival, exchange).await;
+        exchange.note(|recording| recording.answered(answer.status()));
         // Until somebody asks for the next piece, it is the caller's turn to take this one.
         exchange.handed();
         answer
@@ -168,6 +192,10 @@ impl Proxy {
         let (mut head, body) = request.into_parts();
         if head.version == Version::HTTP_2 {
             headers::of_http2(&mut head);
+        }
+        let peer = peer_of(arrival);
+        if let Some(recorder) = &self.recorder {
+            exchange.records(recorder.begins(&head, peer));
         }
         let page = self.shared.rules.page_of(arrival, &head);
         if let Some(page) = page
@@ -190,9 +218,11 @@ impl Proxy {
         arrival: Arrival,
         exchange: &Rc<Exchange>,
     ) -> Response<ResponseBody> {
+        let peer = peer_of(arrival);
         if is_too_much {
             let error = ProxyError::Overloaded("more requests at once than `max_requests`");
-            self.reporter.report(&error, None);
+            let (method, path) = (&head.method, head.uri.path());
+            self.reporter.report(&error, &Trouble { caller: None, route: None, peer, method, path });
             return answer::of(
                 error,
                 self.shared.rules.provider_of(arrival, &head),
@@ -202,15 +232,19 @@ impl Proxy {
         }
         let plan = match self.shared.rules.plan(arrival, &head) {
             Ok(plan) => plan,
-            Err(refusal) => {
-                self.reporter.report(&refusal.error, None);
-                return answer::of(refusal.error, refusal.provider, exchange, self.shared.clock.wall());
+            Err(Refusal { error, provider, caller, route }) => {
+                exchange.note(|recording| (recording.caller, recording.route) = (caller, route));
+                let (method, path) = (&head.method, head.uri.path());
+                self.reporter.report(&error, &Trouble { caller, route, peer, method, path });
+                return answer::of(error, provider, exchange, self.shared.clock.wall());
             }
         };
-        let (route, index) = (plan.route, plan.index);
+        let (provider, caller, route) = (plan.route.provider, plan.caller, Some(plan.index));
+        exchange.note(|recording| (recording.caller, recording.route) = (caller, route));
+        let (method, uri) = (head.method.clone(), head.uri.clone());
         let answered = if plan.asks_for_local_token {
             // Rare, and not to make every connection's future larger.
-            let (rules, who) = (&self.shared.rules, (plan.caller, index));
+            let (rules, who) = (&self.shared.rules, (plan.caller, plan.index));
             Box::pin(token_endpoint::answer(rules, who, head, body, exchange, &self.shared.clock)).await
         } else {
             self.forward(plan, head, body, exchange).await
@@ -218,8 +252,9 @@ impl Proxy {
         match answered {
             Ok(response) => response,
             Err(error) => {
-                self.reporter.report(&error, Some((index, route)));
-                answer::of(error, route.provider, exchange, self.shared.clock.wall())
+                let trouble = Trouble { caller, route, peer, method: &method, path: uri.path() };
+                self.reporter.report(&error, &trouble);
+                answer::of(error, provider, exchange, self.shared.clock.wall())
             }
         }
     }
@@ -264,6 +299,10 @@ impl Proxy {
         // Before the lease: it could expire meanwhile.
         self.shared.paces.turn(index).await?;
         let mut lease = self.lease(index, step, caller, account.as_ref()).await?;
+        exchange.note(|recording| {
+            lease.iter().for_each(|lease| recording.is_of(self.shared.pool.account_of(lease)));
+            recording.goes_up();
+        });
         let mut outgoing = Outgoing::new(head, target, body, route, reserved, exchange);
         let request = outgoing.first(lease.as_ref());
         let mut answer = self.send(index, route, request, &outgoing, lease.as_ref(), exchange).await?;
@@ -279,6 +318,7 @@ impl Proxy {
                 lease = Some(newer);
             }
         }
+        exchange.note(recording::Recording::came_back);
         let opening = self.note_transaction(index, step, caller, answer.status(), lease);
         let (mut head, body) = answer.into_parts();
         // Ours, not the upstream's (RFC 9112 §2.3); the server adapts it to the caller's.
@@ -302,7 +342,9 @@ impl Proxy {
         body: UpstreamBody,
         exchange: &Rc<Exchange>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
-        let tunnel = body.into_tunnel().await.ok_or(ProxyError::Switched)?;
+        let mut tunnel = body.into_tunnel().await.ok_or(ProxyError::Switched)?;
+        exchange.note(|recording| recording.answered(head.status));
+        tunnel.is_recorded(exchange.take_recording());
         exchange.becomes(tunnel);
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -429,6 +471,11 @@ impl Proxy {
             self.shared.pool.rest(lease, span);
         }
     }
+}
+
+/// The other end of the connection that a request came on.
+fn peer_of(Arrival { remote, peer, .. }: Arrival) -> Option<Peer> {
+    remote.map(Peer::Tcp).or(peer.map(|peer| Peer::Unix(peer.uid)))
 }
 
 /// An answer, if it can be framed anew without becoming another one.

@@ -187,12 +187,12 @@ fn accept_all(bound: &[Bound], gates: &Gates, stopped: &UnixStream) -> std::io::
 fn accept_ready(bound: &Bound, listener: ListenId, gates: &Gates) -> std::io::Result<()> {
     loop {
         match bound.listening.accept() {
-            Ok(stream) => {
+            Ok((stream, remote)) => {
                 match gates.idlest() {
                     Some(Gate { gate, load }) => {
                         load.fetch_add(1, Ordering::Relaxed);
                         // A worker that is gone has said why; the connection closes.
-                        let _ = gate.send(Accepted { stream, listener });
+                        let _ = gate.send(Accepted { stream, listener, remote });
                     }
                     None => shed::turn_away(stream),
                 }

@@ -1,4 +1,9 @@
-//! Logs: readable on a terminal, JSON for collectors; always on standard error.
+//! Logs: readable on a terminal, JSON for collectors; always on standard error. Below: what is counted
+//! and recorded beside it.
+
+pub mod access_log;
+pub mod limiter;
+pub mod refusals;
 
 use std::io::IsTerminal as _;
 

@@ -130,7 +130,8 @@ async fn an_instance_that_stops_is_not_ready_whatever_its_tokens() {
     let (pool, _keeper) = Keeper::with_pool(Vec::new(), Clock::system());
     let instance = {
         let (clock, nothing) = (Clock::system(), serde_json::Value::Null);
-        sidekey::admin::Instance::new(pool, sidekey::credential::Vault::in_memory(&clock), clock, nothing)
+        let vault = sidekey::credential::Vault::in_memory(&clock);
+        sidekey::admin::Instance::new(pool, vault, clock, nothing, std::sync::Arc::default())
     };
     assert_eq!(instance.readiness(), Readiness::Ready);
     instance.stops();

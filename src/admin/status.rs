@@ -1,5 +1,6 @@
 //! What an instance says of itself: readiness in words, and everything as data.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use crate::credential::machine::State;
 use crate::credential::record::AccountRecord;
 use crate::credential::vault::VaultRecord;
 use crate::credential::{TokenPool, Vault};
+use crate::telemetry::refusals::{Refusals, Sheet};
 
 /// A running instance, as its admin listener sees it.
 pub struct Instance {
@@ -23,6 +25,8 @@ pub struct Instance {
     stopping: AtomicBool,
     /// What does not change while it runs: configuration, listeners, routes.
     description: Value,
+    /// By all listeners, this one included.
+    refusals: Arc<Refusals>,
 }
 
 /// Should requests be sent here?
@@ -38,9 +42,20 @@ pub enum Readiness {
 
 impl Instance {
     /// An instance that starts now. `description` becomes part of its status.
-    pub fn new(pool: Arc<TokenPool>, vault: Arc<Vault>, clock: Clock, description: Value) -> Self {
+    pub fn new(
+        pool: Arc<TokenPool>,
+        vault: Arc<Vault>,
+        clock: Clock,
+        description: Value,
+        refusals: Arc<Refusals>,
+    ) -> Self {
         let started = clock.now();
-        Self { pool, vault, clock, started, stopping: AtomicBool::new(false), description }
+        Self { pool, vault, clock, started, stopping: AtomicBool::new(false), description, refusals }
+    }
+
+    /// Where the admin listener counts what it refuses: the last sheet.
+    pub(super) fn sheet(&self) -> Arc<Sheet> {
+        self.refusals.sheet(usize::MAX)
     }
 
     /// From here on it is not ready: no new requests should come.
@@ -73,6 +88,7 @@ impl Instance {
             "accounts": records,
             "store": store,
             "sandbox": sandbox().map(Sandbox::record),
+            "refusals": self.refusals.sums().collect::<BTreeMap<_, _>>(),
         });
         if let (Some(status), Some(description)) = (status.as_object_mut(), self.description.as_object()) {
             status.extend(description.clone());

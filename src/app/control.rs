@@ -47,6 +47,7 @@ impl Control {
             Arc::clone(app.vault()),
             clock.clone(),
             description,
+            Arc::clone(app.refusals()),
         ));
         let stop = Arc::new(Notify::new());
         let settings = &config.server.admin;

@@ -40,6 +40,9 @@ pub(super) fn exec(args: &ExecArgs, environment: &Environment) -> Result<(), Fai
     let any_socket = config.server.listeners.iter().any(is_socket);
     let sockets = any_socket.then(|| PrivateFolder::make(environment)).transpose()?;
     take_free_addresses(&mut config, sockets.as_ref());
+    if std::mem::take(&mut config.server.access_log) {
+        super::complain("warning: standard output is the command's, so there is no access log");
+    }
     let needs =
         config.server.sandbox.then(|| sandbox_needs(&args.config, &config, environment)).transpose()?;
     let needs = needs.map(|needs| Needs { signals: true, ..needs });

@@ -54,7 +54,7 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     say(format_args!("listener    {}", shown(&config.server.listeners[listener])));
     let rules = Rules::new(&config, Callers::unread(&config));
     let from = caller(&config, &rules, args.caller.as_deref())?;
-    let arrival = Arrival { listener, peer: None };
+    let arrival = Arrival { listener, peer: None, remote: None };
     if let Some(account) = &args.account {
         name_account(&rules, arrival, &mut head, account)?;
     }

@@ -1,6 +1,6 @@
 //! `sidekey run`: serves until it is told to stop.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
 use super::supervisor::Supervisor;
-use super::{ConfigArg, Failure, load, runtime, say};
+use super::{ConfigArg, Failure, complain, load, runtime, say};
 use crate::admin;
 use crate::app::description::{kind, upstream_url, urls};
 use crate::app::{Address, App, Control, StartError, vault_of};
@@ -54,14 +54,17 @@ async fn serve(config: &Config, environment: &Environment) -> Result<(), Failure
     let vault = vault_of(config, &clock).await?;
     let app = App::start(config, &clock, vault)?;
     let control = Control::start(&app, config, environment, &clock).await?;
-    say(banner(config, app.addresses()));
+    // The access log has standard output to itself.
+    let tell: fn(fmt::Arguments<'_>) =
+        if config.server.access_log { |text| complain(text) } else { |text| say(text) };
+    tell(format_args!("{}", banner(config, app.addresses())));
     let (admin, probes) = control.addresses();
     for (what, address) in [("admin", admin), ("probes", probes)] {
         if let Some(address) = address {
-            say(format_args!("{what} on http://{address}"));
+            tell(format_args!("{what} on http://{address}"));
         }
     }
-    let told = tokio::spawn(tell_credentials(config.credentials.len(), Arc::clone(app.pool())));
+    let told = tokio::spawn(tell_credentials(config.credentials.len(), Arc::clone(app.pool()), tell));
     let supervisor = Supervisor::of_process();
     supervisor.iter().for_each(|supervisor| supervisor.serving());
     let watched = supervisor
@@ -115,10 +118,10 @@ pub(super) fn banner(config: &Config, addresses: &[Address]) -> String {
 }
 
 /// Says of each credential whether it has its token, once its first fetch has ended.
-async fn tell_credentials(count: usize, pool: Arc<TokenPool>) {
+async fn tell_credentials(count: usize, pool: Arc<TokenPool>, tell: fn(fmt::Arguments<'_>)) {
     for credential in 0..count {
         for record in pool.settled(credential).await {
-            say(account_line(&record));
+            tell(format_args!("{}", account_line(&record)));
         }
     }
 }

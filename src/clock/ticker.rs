@@ -63,9 +63,10 @@ impl Ticker {
         self.alarms.borrow().iter().for_each(|bell| bell.wake());
     }
 
-    /// Returns at once while there are alarms, else when the first one comes.
+    /// Returns at once while there are alarms, else when the first one has come, which may be gone again: what it was
+    /// about may have left something to tick for.
     pub async fn wanted(&self) {
-        while self.alarms.borrow().is_empty() {
+        if self.alarms.borrow().is_empty() {
             self.first.notified().await;
         }
     }

@@ -71,6 +71,8 @@ pub struct Server {
     pub drain_delay: Duration,
     /// How long running exchanges may take to finish after that.
     pub drain_timeout: Duration,
+    /// Is there a line on standard output for each request?
+    pub access_log: bool,
 }
 
 /// How much callers may take at once; each at least 1.

@@ -77,11 +77,6 @@ impl Callers {
         tokens
     }
 
-    /// Is any of them known by its process?
-    pub fn know_peers(&self) -> bool {
-        !self.peers.is_empty()
-    }
-
     /// The caller of that name, if that is one of its tokens.
     pub fn of(&self, name: &str, token: &[u8]) -> Option<CallerId> {
         self.tokens.caller(token).filter(|id| *self.names[*id] == *name)

@@ -36,6 +36,7 @@ pub(crate) fn of(
         ProxyError::TokenRequest(refusal) => oauth_body(refusal),
         _ => body(provider, &public),
     };
+    exchange.note(|recording| recording.code = Some(public.code));
     let mut response = own(Bytes::from(body), exchange, now);
     *response.status_mut() = public.status;
     let headers = response.headers_mut();

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::Context;
 use std::time::Duration;
 
+use super::recording::Recording;
 use super::tunnel::Tunnel;
 use crate::clock::ticker::{Alarm, Ticker};
 
@@ -35,6 +36,8 @@ pub struct Exchange {
     place: RefCell<Option<Place>>,
     /// What the caller's connection becomes after the answer.
     tunnel: RefCell<Option<Box<Tunnel>>>,
+    /// What the access log will say of it, if there is one.
+    recording: RefCell<Option<Box<Recording>>>,
 }
 
 /// A place among the requests that a worker serves at once; given back when dropped.
@@ -107,6 +110,7 @@ impl Exchange {
             is_answered: Cell::new(false),
             place: RefCell::default(),
             tunnel: RefCell::default(),
+            recording: RefCell::default(),
         })
     }
 
@@ -247,6 +251,23 @@ impl Exchange {
         self.tunnel.take()
     }
 
+    /// From here on it is recorded.
+    pub(crate) fn records(&self, recording: Box<Recording>) {
+        self.recording.replace(Some(recording));
+    }
+
+    /// Tells the access log of it, if there is one.
+    pub(crate) fn note(&self, note: impl FnOnce(&mut Recording)) {
+        if let Some(recording) = self.recording.borrow_mut().as_mut() {
+            note(recording);
+        }
+    }
+
+    /// Something else goes on with its record.
+    pub(crate) fn take_recording(&self) -> Option<Box<Recording>> {
+        self.recording.take()
+    }
+
     /// No time limit holds any more.
     pub fn is_free(&self) {
         self.alarm.clear();
@@ -260,6 +281,7 @@ impl Exchange {
     /// The answer has left, or broke off.
     pub(crate) fn ends(&self) {
         self.place.take();
+        self.recording.take();
         self.is_handed.set(false);
         self.phase.set(Phase::Idle);
         self.alarm.set(self.limits.idle);

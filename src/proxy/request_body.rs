@@ -262,7 +262,12 @@ impl CallersBody {
             Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
             None => {
                 let reserved = self.reserved.as_deref().unwrap_or_default();
-                self.source.poll_frame(cx).map_ok(|frame| headers::in_frame(frame, reserved))
+                let polled = self.source.poll_frame(cx);
+                if let Poll::Ready(Some(Ok(frame))) = &polled {
+                    let bytes = frame.data_ref().map_or(0, |chunk| chunk.len() as u64);
+                    self.exchange.note(|recording| recording.bytes_in += bytes);
+                }
+                polled.map_ok(|frame| headers::in_frame(frame, reserved))
             }
         };
         match &polled {

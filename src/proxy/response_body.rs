@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::access::Ended;
 use super::exchange::Exchange;
 use super::headers;
 use super::incoming::CutShort;
@@ -18,6 +19,9 @@ use super::upstream::UpstreamBody;
 pub struct ResponseBody {
     kind: Kind,
     exchange: Rc<Exchange>,
+    /// How it would end if it were dropped now and had not passed whole.
+    otherwise: Ended,
+    has_passed: bool,
 }
 
 #[derive(Debug)]
@@ -29,17 +33,37 @@ enum Kind {
 impl ResponseBody {
     /// An answer of sidekey's own.
     pub(crate) fn own(bytes: Bytes, exchange: &Rc<Exchange>) -> Self {
-        Self { kind: Kind::Own((!bytes.is_empty()).then_some(bytes)), exchange: Rc::clone(exchange) }
+        Self::of(Kind::Own((!bytes.is_empty()).then_some(bytes)), exchange)
     }
 
     /// An upstream's answer.
     pub(crate) fn upstream(body: UpstreamBody, opening: Option<Opening>, exchange: &Rc<Exchange>) -> Self {
-        Self { kind: Kind::Upstream(body, opening.map(Box::new)), exchange: Rc::clone(exchange) }
+        Self::of(Kind::Upstream(body, opening.map(Box::new)), exchange)
+    }
+
+    fn of(kind: Kind, exchange: &Rc<Exchange>) -> Self {
+        Self { kind, exchange: Rc::clone(exchange), otherwise: Ended::CallerGone, has_passed: false }
+    }
+
+    /// For the access log.
+    fn note(&mut self, polled: &Poll<Option<Result<Frame<Bytes>, CutShort>>>) {
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, |chunk| chunk.len() as u64);
+                self.exchange.note(|recording| recording.bytes_out += bytes);
+            }
+            Poll::Ready(None) => self.has_passed = true,
+            // What broke it off may be the request's own body.
+            Poll::Ready(Some(Err(_))) if !self.exchange.is_broken() => self.otherwise = Ended::UpstreamCut,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
+        let (is_whole, otherwise) = (self.has_passed || self.is_end_stream(), self.otherwise);
+        self.exchange.note(|recording| recording.passed(is_whole, otherwise));
         self.exchange.ends();
     }
 }
@@ -53,7 +77,7 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let this = self.get_mut();
-        match &mut this.kind {
+        let polled = match &mut this.kind {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Upstream(body, opening) => {
                 this.exchange.asked();
@@ -68,7 +92,9 @@ impl Body for ResponseBody {
                 }
                 polled
             }
-        }
+        };
+        this.note(&polled);
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

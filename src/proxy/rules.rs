@@ -1,5 +1,6 @@
 //! What may pass and where it goes: everything that is decided about a request before a token is needed.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::HOST;
@@ -95,8 +96,10 @@ fn keeps_case(config: &Config, listener: ListenId) -> bool {
 pub struct Arrival {
     /// On this listener.
     pub listener: ListenId,
-    /// From this process, where that is known and matters.
+    /// From this process, of a Unix socket, where that is known.
     pub peer: Option<Peer>,
+    /// From this address, of TCP.
+    pub remote: Option<SocketAddr>,
 }
 
 /// Why a request goes nowhere, and what is known of it.

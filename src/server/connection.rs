@@ -26,7 +26,7 @@ use crate::proxy::exchange::{Exchange, MAX_BUFFER_BYTES};
 const DEFAULT_HEADERS: usize = 100;
 
 /// Serves one connection to its end: closed by the caller, overdue, or drained.
-pub(super) async fn serve(Accepted { stream, listener }: Accepted, service: Rc<Service>) {
+pub(super) async fn serve(Accepted { stream, listener, remote }: Accepted, service: Rc<Service>) {
     let exchange = Exchange::new(&service.ticker, service.times);
     let tls = service.proxy.listener_tls(listener).map(|tls| TlsAcceptor::from(tls.current()));
     let (opened, version) = match opening::open(stream, tls, &exchange, &service.draining).await {
@@ -34,8 +34,7 @@ pub(super) async fn serve(Accepted { stream, listener }: Accepted, service: Rc<S
         Ok(None) => return,
         Err(error) => return trace!(%error, "a connection was gone before it was served"),
     };
-    let peer = service.proxy.knows_peers().then(|| opened.stream.peer()).flatten();
-    let arrival = Arrival { listener, peer };
+    let arrival = Arrival { listener, peer: opened.stream.peer(), remote };
     match version {
         opening::Version::Http1 => http1(opened, arrival, &service, exchange).await,
         opening::Version::Http2 => {

@@ -41,6 +41,8 @@ pub(super) enum RawStream {
 pub(super) struct Accepted {
     pub(super) stream: RawStream,
     pub(super) listener: ListenId,
+    /// Where it came from, of TCP.
+    pub(super) remote: Option<SocketAddr>,
 }
 
 /// Why a listener cannot be bound.
@@ -185,10 +187,15 @@ impl BindError {
 }
 
 impl Listening {
-    pub(super) fn accept(&self) -> io::Result<RawStream> {
+    /// The next connection, and where it came from, of TCP.
+    pub(super) fn accept(&self) -> io::Result<(RawStream, Option<SocketAddr>)> {
         match self {
-            Self::Tcp(listener) => listener.accept().map(|(stream, _)| RawStream::Tcp(stream)),
-            Self::Unix { listener, .. } => listener.accept().map(|(stream, _)| RawStream::Unix(stream)),
+            Self::Tcp(listener) => {
+                listener.accept().map(|(stream, remote)| (RawStream::Tcp(stream), Some(remote)))
+            }
+            Self::Unix { listener, .. } => {
+                listener.accept().map(|(stream, _)| (RawStream::Unix(stream), None))
+            }
         }
     }
 }

@@ -78,13 +78,14 @@ impl Worker {
         };
         // What is left then is cut off.
         let _ = tokio::time::timeout(self.settings.drain_timeout, drained).await;
+        service.proxy.cuts_off();
     }
 }
 
-/// Ticks while there is anything to time.
+/// Ticks while there is anything to time or to tell.
 async fn tick(ticker: Rc<Ticker>, proxy: Rc<Proxy>) {
     loop {
-        if !proxy.has_idle() {
+        if !proxy.is_pending() {
             ticker.wanted().await;
         }
         tokio::time::sleep(TICK).await;

@@ -138,8 +138,12 @@ static SERVER: TableFormat = TableFormat {
              (Landlock).",
         )
         .default("false"),
-        Key::new("access_log", Kind::AnyOf(&[Kind::Flag, TEXT]), "One line for each request.")
-            .later("the access log"),
+        Key::new(
+            "access_log",
+            Kind::OneOf(&[Choice::new("stdout"), Choice::new("off")]),
+            "A line of JSON for each request, on standard output.",
+        )
+        .default("\"off\""),
         Key::new(
             "max_connections",
             POSITIVE,
