@@ -359,7 +359,8 @@ mod tests {
     #[test]
     fn an_address_that_nothing_may_go_to_is_told_as_such_and_not_shown() {
         let (host, address) = ("canary.example".to_owned(), [169, 254, 169, 254].into());
-        let public = ProxyError::from(DialError::Reserved { host, address, why: Reserved::Metadata }).public();
+        let public =
+            ProxyError::from(DialError::Reserved { host, address, why: Reserved::Metadata }).public();
         let got = (public.status.as_u16(), public.code, public.proxy_error);
         assert_eq!(got, (502, "upstream_unreachable", "destination_ip_prohibited"));
         assert!(!public.text.contains("canary") && !public.text.contains("169.254"), "{}", public.text);
