@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn of_a_names_addresses_the_reserved_ones_are_left_out_and_one_that_has_no_others_is_refused() {
         let (link_local, metadata) = (Reserved::LinkLocal, Reserved::Metadata);
-        let cases: [(&str, &[&str], bool, Result<&[&str], (&str, Reserved)>); 12] = [
+        type Case<'a> = (&'a str, &'a [&'a str], bool, Result<&'a [&'a str], (&'a str, Reserved)>);
+        let cases: [Case<'_>; 12] = [
             ("a.example", &["192.0.2.1", "2001:db8::1"], false, Ok(&["192.0.2.1", "2001:db8::1"])),
             ("a.example", &[], false, Ok(&[])),
             ("a.example", &["169.254.169.254"], false, Err(("169.254.169.254", metadata))),

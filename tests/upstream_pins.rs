@@ -41,7 +41,7 @@ fn assert_another_key(reply: &Reply) {
 /// What the log would say of a connection to the only route's upstream.
 async fn failure(text: &str) -> DialError {
     let route = config(text).routes.remove(0);
-    let connector = TlsFactory::default().connector(&route.tls).unwrap();
+    let connector = TlsFactory::default().connector(&route.tls).expect("a connector");
     dial(&route.upstream, Some(&connector.0), Duration::from_secs(5)).await.expect_err("it is not the one")
 }
 

@@ -28,14 +28,49 @@ def suite_dns(directory, tools):
         with (lab.Origin(tools, "first", "--host", "127.0.0.2", "--port", port, "--only", version),
               lab.Origin(tools, "second", "--host", "127.0.0.3", "--port", port, "--only", version)):
             moves(lab.below(directory, version), certificates, hosts, version, port, unshare)
+    forbidden(lab.below(directory, "forbidden"), tools, certificates, hosts, unshare)
+
+
+def wrapper(unshare, hosts):
+    """What gives a command an /etc/hosts of its own."""
+    return [unshare, "-m", "sh", "-c", f"mount --bind {hosts} /etc/hosts && exec \"$@\"", "sh"]
+
+
+def forbidden(directory, tools, certificates, hosts, unshare):
+    """Names that lead where credentials must not go."""
+    names = {"metadata": ["169.254.169.254"], "local": ["169.254.7.7", "fe80::7"], "google": ["fd20:ce::254"],
+             "wrapped": ["::ffff:169.254.169.254"], "nobody": ["0.0.0.0"], "mixed": ["169.254.169.254", "127.0.0.2"]}
+    hosts.write_text("127.0.0.1 localhost\n" + "".join(
+        f"{address} {name}.example\n" for name, addresses in names.items() for address in addresses))
+    port = lab.free_port()
+    extra = 'allow_cleartext = true\nconnect_timeout = "2s"\n'
+    routes = {name: (f"http://{name}.example:{port}", extra) for name in names}
+    with (lab.Origin(tools, "good", "--host", "127.0.0.2", "--port", port, "--only", "1.1"),
+          lab.Front(directory, certificates, routes, wrapper=wrapper(unshare, hosts)) as sidekey):
+        caller = lab.Caller("HTTP/1.1", ["--http1.1"], False)
+
+        def ask(route):
+            words = ["-w", "\n%{http_code} %header{sidekey-error} %header{proxy-status} %{time_total}"]
+            _, out, err = lab.curl(caller, *words, f"{sidekey.base(route)}/")
+            *answer, seconds = out.decode().split("\n")[-1].rsplit(" ", 1)
+            return " ".join(answer), float(seconds), out.decode(), err
+
+        refused = "502 upstream_unreachable sidekey; error=destination_ip_prohibited"
+        for name in [name for name in names if name != "mixed"]:
+            answer, seconds, *found = ask(name)
+            check(f"{names[name]}: refused at once", answer == refused and seconds < 1, (answer, seconds, found))
+        answer, _, *found = ask("mixed")
+        check("an address that may be used is used, whatever stands beside it", answer.startswith("200 "),
+              (answer, found))
+        said = "metadata.example leads to 169.254.169.254, the address of a cloud's metadata service"
+        check("the log names the address", said in sidekey.said(), sidekey.said()[-2000:])
 
 
 def moves(directory, certificates, hosts, version, port, unshare):
-    script = f"mount --bind {hosts} /etc/hosts && exec \"$@\""
     extra = f'http = "{version}"\nallow_cleartext = true\nidle_timeout = '
     url = f"http://{NAME}:{port}"
     routes = {"idle": (url, extra + '"1s"'), "busy": (url, extra + '"25s"')}
-    with lab.Front(directory, certificates, routes, wrapper=[unshare, "-m", "sh", "-c", script, "sh"]) as sidekey:
+    with lab.Front(directory, certificates, routes, wrapper=wrapper(unshare, hosts)) as sidekey:
         http1 = lab.Caller("HTTP/1.1", ["--http1.1"], False)
 
         def name(route):

@@ -141,9 +141,12 @@ fn may_be_asked(
                 .collect()
         }
     };
-    let may = |(key, origin): &(&str, Upstream)| bound.check_server(table, key, origin, context);
+    let mut may = true;
     // Each is told, not only the first.
-    named.iter().map(may).fold(true, |all, may| all && may)
+    for (key, origin) in named {
+        may &= bound.check_server(table, key, &origin, context);
+    }
+    may
 }
 
 /// None if it is given and wrong; `Some(None)` if it is not given.
