@@ -6,9 +6,7 @@ mod support;
 
 use std::fmt::Write as _;
 
-use support::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, fields, frame, outcome,
-};
+use support::frames::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, fields, frame, outcome};
 use support::recorder::Recorder;
 use support::running::{open_route, sidekey};
 

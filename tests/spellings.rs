@@ -92,9 +92,11 @@ const PAIRS: [(&str, &str, &str); 12] = [
 ];
 
 const APP: &str = "https://app.example.com";
+/// The values of one header's lines.
+type Values = &'static [&'static str];
 /// What `Origin`, `Sec-Fetch-Site` and `Referer` say; may it call a route that is open to [`APP`] and to
 /// `http://localhost:3000`? It may call none that is open to nobody, but for what is no page's.
-const ORIGINS: [(&[&str], &[&str], &[&str], bool); 46] = [
+const ORIGINS: [(Values, Values, Values, bool); 46] = [
     (&[], &[], &[], true),
     (&[], &["none"], &[], true),
     (&[], &["same-origin"], &[], true),

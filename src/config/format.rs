@@ -2,6 +2,7 @@
 //! Errors, the JSON Schema and the reference all come from this one description.
 
 mod check;
+mod cors_keys;
 mod credential_keys;
 mod keys;
 mod reference;

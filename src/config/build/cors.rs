@@ -31,7 +31,7 @@ pub(super) fn of_route(table: &Table, context: &mut Context<'_>) -> Option<Cors>
         origins,
         credentials: cors.flag("credentials", false),
         expose,
-        max_age: cors.duration("max_age").unwrap_or(Duration::from_mins(10)),
+        max_age: cors.duration("max_age").unwrap_or(Duration::from_secs(600)),
     })
 }
 

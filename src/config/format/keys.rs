@@ -1,5 +1,6 @@
 //! Every table and key of the file but the credentials'.
 
+use super::cors_keys::CORS;
 use super::{Choice, Key, Kind, TableFormat};
 
 pub(super) const TEXT: Kind = Kind::Text("…");
@@ -11,13 +12,12 @@ const WHO: Kind = Kind::AnyOf(&[Kind::Text("sidekey"), Kind::Integer { min: 0, m
 const ADDRESS: Kind = Kind::Text("127.0.0.1:7600");
 const PATH: Kind = Kind::Text("/aura");
 const TOKEN_PATH: Kind = Kind::Text("/oauth/token");
-const ORIGIN: Kind = Kind::Text("https://app.example.com");
 const HOST: Kind = Kind::Text("aura.localhost");
 pub(super) const PEERS: Kind = Kind::List(&Kind::Text("api.example.com"));
 pub(super) const POSITIVE: Kind = Kind::Integer { min: 1, max: 1_000_000 };
 const SOME_SIZE: Kind = Kind::Size { zero: false };
 pub(super) const SOME_TIME: Kind = Kind::Duration { zero: false };
-const ANY_TIME: Kind = Kind::Duration { zero: true };
+pub(super) const ANY_TIME: Kind = Kind::Duration { zero: true };
 /// A user or a group of the machine, by number.
 const ID: Kind = Kind::Integer { min: 0, max: 4_294_967_294 };
 const PROXY: Kind = Kind::AnyOf(&[PROXY_URL, Kind::Table(&EGRESS_PROXY), Kind::Off]);
@@ -367,37 +367,6 @@ static ROUTE: TableFormat = TableFormat {
             "HTTP/1.1: header names keep the case that they came in, both ways; else they are in lower case.",
         )
         .default("false"),
-    ]],
-    later: None,
-};
-
-static CORS: TableFormat = TableFormat {
-    name: "cors",
-    heading: "cors = { origins = [\"…\"], … }",
-    doc: "The web pages that a route is open to. sidekey answers CORS by itself, preflights and errors of its own \
-          included; nothing of it reaches the upstream or comes from there.",
-    keys: &[&[
-        Key::new(
-            "origins",
-            Kind::AnyOf(&[ORIGIN, Kind::List(&ORIGIN)]),
-            "Where the pages are from, as `scheme://host` or `scheme://host:port`, each in full; one or a list.",
-        )
-        .required(),
-        Key::new(
-            "credentials",
-            Kind::Flag,
-            "Lets pages send what the browser keeps for this address (`credentials: \"include\"`): cookies, a client \
-             certificate, a password that it asked for. A header that the page sets itself needs none of this.",
-        )
-        .default("false"),
-        Key::new(
-            "expose",
-            Kind::List(&Kind::Text("X-Total-Count")),
-            "Headers of answers that pages may read, besides those that any page may and `ETag`, `Link`, `Location`, \
-             `Neo4j-Cluster-Affinity`, `Proxy-Status`, `Retry-After`, `Sidekey-Error` and `WWW-Authenticate`.",
-        ),
-        Key::new("max_age", ANY_TIME, "How long a browser may remember the answer to a preflight.")
-            .default("\"10m\""),
     ]],
     later: None,
 };

@@ -24,7 +24,7 @@ WAYS = [
     "fetch PUT", "fetch DELETE", "fetch own header", "fetch Authorization", "XMLHttpRequest", "sendBeacon",
     "fetch keepalive", "form GET", "form POST", "form POST multipart", "form POST text/plain", "img", "img crossorigin", "video",
     "script", "script crossorigin", "module script", "dynamic import", "stylesheet", "font", "prefetch", "preload",
-    "object", "embed", "iframe", "WebSocket", "EventSource", "Worker importScripts", "location", "window.open", "link",
+    "object", "embed", "iframe", "WebSocket", "EventSource", "Worker importScripts", "blob Worker importScripts", "location", "window.open", "link",
     "link noreferrer", "meta refresh", "redirect",
     "redirect of a let-in site", "img over a let-in site", "form over a let-in site", "sandboxed frame", "sandboxed frame, img",
 ]
@@ -112,6 +112,9 @@ class Page(Handler):
         if url.path == "/redirect":
             to = dict(urllib.parse.parse_qsl(url.query))["to"]
             return self.say("text/plain", b"", 307, Location=to, Access_Control_Allow_Origin="*", Connection="close")
+        if url.query == "worker":
+            text = b"onmessage = ({ data }) => { try { importScripts(data); postMessage('works'); } catch { postMessage('fails'); } };"
+            return self.say("text/javascript", text, Connection="close")
         script = (ROOT / "tests" / "real" / "guard" / "page.js").read_bytes()
         page = b"<!doctype html><title>page</title><body><script>" + script + b"</script>"
         self.say("text/html; charset=utf-8", page, Connection="close")
@@ -241,11 +244,20 @@ cors = {{ origins = ["{app}", "{other}"], credentials = true }}
                 judge(cases, seen, watch.requests(), upstream.seen)
 
 
-# What does not work from a let-in page either: it tells no origin, or another one.
+# What does not work from a page that is let in either: its browser tells no origin then, or null.
 TELLS_NO_ORIGIN = {
-    "link noreferrer": "the page asks its browser to say nothing",
+    "link noreferrer": "the page asks for that",
+    "blob Worker importScripts": "its script has no address",
     "sandboxed frame": "a sandboxed frame has an origin of its own, null",
+    "sandboxed frame, img": "likewise",
+    "form over a let-in site": "a form that is redirected to another origin has null",
 }
+
+
+def is_told(case, way):
+    """Does a browser tell what page it is? A fetch that is redirected by another origin than its page's has null."""
+    redirected_twice = way == "redirect of a let-in site" and case["name"] == "let in, other port"
+    return way not in TELLS_NO_ORIGIN and not redirected_twice
 
 
 def judge(cases, outcomes, arrived, reached):
@@ -258,12 +270,14 @@ def judge(cases, outcomes, arrived, reached):
             through = [request for request in reached if (request["page"], request["way"]) == (name, way)]
             worked = outcomes.get((name, way))
             table[way, name] = f"{'/'.join(str(status) for _, status in came) or '-'} {len(through)} {worked}"
-            if is_open and way not in TELLS_NO_ORIGIN:
+            if is_open and is_told(case, way):
                 check(f"web pages: {name}: {way} works", through and worked in ("works", "sent"), table[way, name])
             else:
                 check(f"web pages: {name}: {way} does not reach the upstream", not through, through)
                 check(f"web pages: {name}: {way} arrived at sidekey and was refused",
                       came and all(status == 403 for _, status in came), came or "it never arrived")
+    for way, why in TELLS_NO_ORIGIN.items():
+        figure(f"{way}: refused from every page, for {why}")
     wide = max(map(len, WAYS))
     figure("for each: the statuses that sidekey answered with, how many reached the upstream, and what the page saw")
     figure(" | ".join(["".ljust(wide), *(case["name"].ljust(20) for case in cases)]))

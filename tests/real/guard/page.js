@@ -29,6 +29,12 @@ function frame(more = {}) {
 }
 const loaded = (element) => new Promise((done) => { element.onload = () => done('sent'); });
 
+const imports = (script, to) => new Promise((done) => {
+  const worker = new Worker(script);
+  worker.onmessage = ({ data }) => done(data);
+  worker.postMessage(to('js'));
+});
+
 const ways = {
   'fetch': (to) => read(to('json')),
   'fetch no-cors': (to) => blind(to('json')),
@@ -78,13 +84,11 @@ const ways = {
     source.onmessage = ({ data }) => end(data === 'ok' ? 'works' : 'fails');
     source.onerror = () => end('fails');
   }),
-  'Worker importScripts': (to) => new Promise((done) => {
-    const text = `onmessage = ({ data }) => { try { importScripts(data); postMessage('works'); } catch { postMessage('fails'); } };`;
-    const url = URL.createObjectURL(new Blob([text], { type: 'text/javascript' }));
-    const worker = new Worker(url);
-    worker.onmessage = ({ data }) => done(data);
-    worker.postMessage(to('js'));
-  }),
+  'Worker importScripts': (to) => imports('/?worker', to),
+  'blob Worker importScripts': async (to) => {
+    const script = await (await fetch('/?worker')).blob();
+    return imports(URL.createObjectURL(script), to);
+  },
   'location': (to) => { const element = frame({ src: `${location.origin}/?go=${encodeURIComponent(to('html'))}` }); return within(1500, loaded(element)).then(() => new Promise((done) => { setTimeout(done, 700, 'sent'); })); },
   'window.open': async (to) => { window.open(to('html'), '_blank'); return 'sent'; },
   'link': async (to) => { const element = make('a', { href: to('html'), target: '_blank', rel: 'opener' }); document.body.append(element); element.click(); return 'sent'; },
