@@ -225,6 +225,6 @@ fn read_only_on_neo4j_says_what_it_cannot_promise() {
         "{said:?}"
     );
     for provider in ["aura", "neon", "generic"] {
-        assert_eq!(warnings(provider), [String::new(); 0]);
+        assert!(warnings(provider).is_empty(), "{provider}");
     }
 }
