@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use sidekey::config::{Bind, Config, Environment, LoadOptions, SecretSource, Source, load};
+use sidekey::config::{Bind, Config, Environment, LoadOptions, Source, load};
+use sidekey::secret::SecretSource;
 
 const SIDECAR: &str = "deploy/kubernetes/sidecar/sidecar.yaml";
 const HEALTH: u16 = 7602;
@@ -94,10 +95,8 @@ fn kubelet_probes_the_port_that_the_configurations_open_for_it() {
     }
     for manifest in [SIDECAR, "deploy/kubernetes/service/sidekey.yaml"] {
         let manifest = text(manifest);
-        let paths: Vec<&str> = manifest
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("httpGet: "))
-            .collect();
+        let paths: Vec<&str> =
+            manifest.lines().filter_map(|line| line.trim().strip_prefix("httpGet: ")).collect();
         assert_eq!(paths, ["{ path: /livez, port: 7602 }", "{ path: /readyz, port: 7602 }"]);
     }
 }

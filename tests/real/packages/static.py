@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tarfile
 import time
 
 from support import ROOT, TARGET, Tools, adopt, check, command, debian, figure, say
@@ -24,6 +25,7 @@ def suite_static(directory, tools):
         return
     figure(f"{file}: {file.stat().st_size / (1 << 20):.1f} MiB")
     check("the binary wants no loader", INTERPRETER not in segments(file), segments(file))
+    archive(pathlib.Path(directory), file)
     certificates = lab.Certificates(directory)
     unshare = shutil.which("unshare")
     if not unshare or os.geteuid() or subprocess.run([unshare, "-mn", "true"], capture_output=True).returncode:
@@ -37,6 +39,31 @@ def suite_static(directory, tools):
         if not line.startswith(("ok  ", "FAILED  ")):
             say(f"        {line}")
     check("the empty root's script runs to its end", ran.returncode == 0, ran.stdout[-3000:])
+
+
+def archive(directory, file):
+    """What is released holds this binary, and is the same each time that it is made."""
+    made = []
+    for name in ["first", "second"]:
+        ran = command(ROOT / "deploy" / "release", "--binary", file, "--out", directory / name, stdout=subprocess.PIPE,
+                      stderr=subprocess.STDOUT)
+        if not check(f"the {name} archive is made", ran.returncode == 0, ran.stdout):
+            return
+        made.append(pathlib.Path(ran.stdout.strip()))
+    check("both are the same, byte for byte", made[0].read_bytes() == made[1].read_bytes())
+    ran = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=made[0].parent)
+    check("SHA256SUMS has its sum", ran.returncode == 0)
+    with tarfile.open(made[0]) as opened:
+        names = opened.getnames()
+        top = made[0].name.removesuffix(".tar.gz")
+        check("all of it is below one directory", all(name.startswith(top + "/") for name in names), names)
+        member = opened.getmember(f"{top}/sidekey")
+        check("the binary is in it, to be run", opened.extractfile(member).read() == file.read_bytes()
+              and member.mode == 0o755, member.mode)
+        notices = opened.extractfile(f"{top}/THIRD-PARTY").read().decode()
+    check("with the licences of what it is linked with",
+          all(f"\n{name} " in notices for name in ["aws-lc-sys", "hyper", "rustls", "tokio"])
+          and "\nproptest " not in notices, len(notices))
 
 
 def binary():
