@@ -239,7 +239,9 @@ fn refusal(refused: &Refused) -> Response<Full<Bytes>> {
         }
         Refused::Method => wrong_method("GET, HEAD, POST"),
         // It never tells callers apart.
-        Refused::CallerUnknown(_) => error(StatusCode::UNAUTHORIZED, "caller_unknown", TOKEN_HINT),
+        Refused::CallerUnknown(_) | Refused::LocalToken(_) => {
+            error(StatusCode::UNAUTHORIZED, "caller_unknown", TOKEN_HINT)
+        }
     }
 }
 

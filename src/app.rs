@@ -80,7 +80,7 @@ impl App {
         let (pool, keeper) = pool_of(config, &tls, clock, &vault)?;
         let mut certificates = CertificateWatch::default();
         let reader = SecretReader::new(config.secret_variables.clone());
-        let (callers, tokens) = Callers::load(config, &reader)?;
+        let (callers, tokens) = Callers::load(config, &reader, clock)?;
         let shared = Arc::new(Shared {
             rules: Rules::new(config, callers),
             claims: claims(config, &pool),
@@ -126,6 +126,11 @@ impl App {
     /// The grants that it holds.
     pub fn vault(&self) -> &Arc<Vault> {
         &self.vault
+    }
+
+    /// Tells whether all threads of the data plane run.
+    pub fn pulse(&self) -> impl Fn() -> bool + Send + 'static {
+        self.server.pulse()
     }
 
     /// Stops in order: serves for the drain delay, then lets running exchanges finish.

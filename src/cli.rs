@@ -9,6 +9,7 @@ mod instance;
 mod login;
 mod run;
 mod starter;
+mod supervisor;
 
 use std::fmt;
 use std::io::Write as _;

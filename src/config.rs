@@ -11,6 +11,8 @@ mod environment;
 mod format;
 mod model;
 mod no_proxy;
+mod pin;
+mod reserved;
 mod units;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +25,8 @@ pub use context::Environment;
 pub use diagnostic::{Diagnostic, Place, Report};
 pub use format::{json_schema, reference_markdown};
 pub use model::*;
+pub use pin::Pin;
+pub use reserved::{Reserved, reserved, reserved_unless};
 pub use units::{MAX_RATES, Rate, duration};
 
 /// Where a configuration comes from.

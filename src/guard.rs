@@ -4,6 +4,7 @@
 //! that is ours (DNS rebinding does not) and must not come from a page of another site.
 
 pub mod callers;
+pub mod local_token;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -37,6 +38,9 @@ pub enum Refused {
     /// It shows nothing that tells who it is from.
     #[error("the caller is unknown: {0}")]
     CallerUnknown(&'static str),
+    /// It shows a local token that is not good, or not for this route.
+    #[error(transparent)]
+    LocalToken(#[from] local_token::Invalid),
 }
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

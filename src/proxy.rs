@@ -19,6 +19,8 @@ mod request_body;
 mod response_body;
 pub mod route;
 mod rules;
+mod token_endpoint;
+mod token_request;
 pub mod transactions;
 mod tunnel;
 mod upstream;
@@ -180,7 +182,14 @@ impl Proxy {
             }
         };
         let (route, index) = (plan.route, plan.index);
-        match self.forward(plan, head, body, exchange).await {
+        let answered = if plan.asks_for_local_token {
+            // Rare, and not to make every connection's future larger.
+            let (rules, who) = (&self.shared.rules, (plan.caller, index));
+            Box::pin(token_endpoint::answer(rules, who, head, body, exchange, &self.shared.clock)).await
+        } else {
+            self.forward(plan, head, body, exchange).await
+        };
+        match answered {
             Ok(response) => response,
             Err(error) => {
                 self.reporter.report(&error, Some((index, route)));
@@ -191,7 +200,7 @@ impl Proxy {
 
     async fn forward(
         &self,
-        Plan { route, index, target, account, view, caller }: Plan<'_>,
+        Plan { route, index, target, account, view, caller, .. }: Plan<'_>,
         mut head: http::request::Parts,
         body: Incoming,
         exchange: &Rc<Exchange>,

@@ -13,7 +13,7 @@ mod worker;
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub struct Server {
     stop: UnixStream,
     threads: Vec<JoinHandle<()>>,
     finished: Vec<oneshot::Receiver<()>>,
+    /// Has any of the threads ended, in whatever way?
+    ended: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -62,7 +64,7 @@ impl Server {
     /// When the system gives no threads or event queues.
     pub fn start(bound: Vec<Bound>, shared: &Arc<Shared>, settings: ServerSettings) -> std::io::Result<Self> {
         let (stop, stopped) = UnixStream::pair()?;
-        let mut server = Self { stop, threads: Vec::new(), finished: Vec::new() };
+        let mut server = Self { stop, threads: Vec::new(), finished: Vec::new(), ended: Arc::default() };
         let mut gates = Vec::new();
         for number in 0..settings.workers.max(1) {
             let (gate, arrivals) = mpsc::unbounded_channel();
@@ -78,6 +80,12 @@ impl Server {
         let limit = files::connections(settings.limits.connections);
         server.spawn("acceptor".to_owned(), move || accept_all(&bound, &Gates { gates, limit }, &stopped))?;
         Ok(server)
+    }
+
+    /// Tells whether all threads run.
+    pub(crate) fn pulse(&self) -> impl Fn() -> bool + Send + 'static {
+        let ended = Arc::clone(&self.ended);
+        move || !ended.load(Ordering::Relaxed)
     }
 
     /// Stops accepting, lets running exchanges finish for at most the drain time-out, and returns when all threads
@@ -101,7 +109,10 @@ impl Server {
         run: impl FnOnce() -> std::io::Result<()> + Send + 'static,
     ) -> std::io::Result<()> {
         let (done, finished) = oneshot::channel();
+        let ended = Ended(Arc::clone(&self.ended));
         let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+            // Dropped last, and when it panics as well.
+            let _ended = ended;
             if let Err(error) = run() {
                 warn!(thread = name, %error, "a thread of the data plane cannot run");
             }
@@ -110,6 +121,15 @@ impl Server {
         self.threads.push(thread);
         self.finished.push(finished);
         Ok(())
+    }
+}
+
+/// Notes that a thread has ended when it is dropped.
+struct Ended(Arc<AtomicBool>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

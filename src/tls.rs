@@ -1,6 +1,7 @@
 //! TLS towards upstreams and token endpoints, and towards callers: rustls, verification always on.
 
 mod acceptor;
+mod pin;
 mod watch;
 
 use std::fmt;
@@ -13,10 +14,12 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
+use self::pin::PinnedKeys;
 use crate::config::TlsSettings;
 use crate::secret::{SecretError, bytes_of};
 
 pub use self::acceptor::ListenerTls;
+pub use self::pin::OtherKey;
 pub use self::watch::{CertificateWatch, Change};
 
 /// The most that a PEM file may hold, in bytes: a bundle of all public roots is a fifth of it.
@@ -73,21 +76,21 @@ pub struct TlsFactory {
 }
 
 impl TlsFactory {
-    /// A connector that verifies against the system's roots and those in `settings`, and shows our certificate
+    /// A connector that verifies against the system's roots and those in `settings`, or by its pins, and shows our certificate
     /// where there is one. Offers HTTP/1.1 alone.
     pub fn connector(&self, settings: &TlsSettings) -> Result<Connector, TlsError> {
-        let mut roots = Arc::clone(self.system.get_or_init(|| Arc::new(system_roots())));
-        for path in &settings.ca {
-            let store = Arc::make_mut(&mut roots);
-            for certificate in certificates(path)? {
-                store.add(certificate).map_err(|source| TlsError::Root { path: path.clone(), source })?;
-            }
-        }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let algorithms = provider.signature_verification_algorithms;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(TlsError::Setup)?
-            .with_root_certificates(roots);
+            .map_err(TlsError::Setup)?;
+        let builder = match settings.pins.as_slice() {
+            [] => builder.with_root_certificates(self.roots(&settings.ca)?),
+            pins => {
+                let verifier = PinnedKeys::new(pins, algorithms);
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+            }
+        };
         let mut config = match &settings.identity {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
@@ -102,6 +105,18 @@ impl TlsFactory {
         };
         config.alpn_protocols = vec![HTTP_1.to_vec()];
         Ok(Connector(TlsConnector::from(Arc::new(config))))
+    }
+
+    /// The system's roots, and those in these files.
+    fn roots(&self, files: &[PathBuf]) -> Result<Arc<RootCertStore>, TlsError> {
+        let mut roots = Arc::clone(self.system.get_or_init(|| Arc::new(system_roots())));
+        for path in files {
+            let store = Arc::make_mut(&mut roots);
+            for certificate in certificates(path)? {
+                store.add(certificate).map_err(|source| TlsError::Root { path: path.clone(), source })?;
+            }
+        }
+        Ok(roots)
     }
 }
 

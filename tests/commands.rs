@@ -292,7 +292,12 @@ async fn explain_shows_where_a_request_goes_or_which_rule_refuses_it() {
         assert!(allowed.stdout.lines().any(|shown| shown == line), "{line}\n{}", allowed.stdout);
     }
     assert!(!allowed.stdout.contains("Bearer mine"), "{}", allowed.stdout);
-    let refusals: [(&[&str], &str); 9] = [
+    let fetched = explain(&["POST", "/aura/oauth/token"]).await;
+    assert_eq!(fetched.status, 0, "{}", fetched.stderr);
+    assert!(fetched.stdout.contains("route       aura\nanswered    by sidekey itself"), "{}", fetched.stdout);
+    assert!(!fetched.stdout.contains("upstream"), "{}", fetched.stdout);
+    let refusals: [(&[&str], &str); 10] = [
+        (&["GET", "/aura/oauth/token"], "405 method_refused: Tokens are asked for with POST"),
         (&["GET", "/other"], "404 no_route"),
         (&["GET", "/aura/x", "-H", "Origin: https://evil.example"], "403 cross_site"),
         (&["GET", "/aura/x", "-H", "Host: evil.example"], "403 forbidden_host"),
@@ -385,4 +390,40 @@ async fn explain_names_the_account_that_a_request_is_for() {
     let useless = explain("one.toml", &["--account", "alice"]).await;
     assert_eq!(useless.status, 2);
     assert!(useless.stderr.contains("account_header"), "{}", useless.stderr);
+}
+
+#[tokio::test]
+async fn a_service_manager_is_told_when_it_serves_that_it_lives_and_when_it_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let aura = aura().await;
+    private_file(folder.path().join("sidekey.toml"), &aura_route(&aura, ""));
+    let socket = folder.path().join("notify");
+    let told = tokio::net::UnixDatagram::bind(&socket).unwrap();
+    let mut lines = std::collections::VecDeque::<String>::new();
+    let mut until = async |word: &str| {
+        patiently(word, async {
+            loop {
+                while let Some(line) = lines.pop_front() {
+                    if line == word {
+                        return;
+                    }
+                    let known = ["STATUS=", "WATCHDOG=1"].iter().any(|known| line.starts_with(known));
+                    assert!(known, "{line} while waiting for {word}");
+                }
+                let mut bytes = [0; 1024];
+                let length = told.recv(&mut bytes).await.unwrap();
+                lines.extend(String::from_utf8(bytes[..length].to_vec()).unwrap().lines().map(str::to_owned));
+            }
+        })
+        .await;
+    };
+    let variables = [("NOTIFY_SOCKET", socket.to_str().unwrap()), ("WATCHDOG_USEC", "100000")];
+    let run = Run::start(folder.path(), &["run"], &variables).await;
+    until("READY=1").await;
+    until("WATCHDOG=1").await;
+    until("WATCHDOG=1").await;
+    let ((status, _), ()) = tokio::join!(run.end(Signal::TERM), async {
+        until("STOPPING=1").await;
+    });
+    assert_eq!(status, Some(0));
 }

@@ -1,7 +1,7 @@
 //! The environment as configuration, and what it overrides in a file.
 
 use sidekey::config::{
-    Bind, Config, CredentialKind, Environment, LoadOptions, Loaded, Provider, Report, Source, load,
+    Access, Bind, Config, CredentialKind, Environment, LoadOptions, Loaded, Provider, Report, Source, load,
 };
 use sidekey::secret::SecretSource;
 
@@ -255,7 +255,7 @@ fn listeners_and_hosts_override_a_file() {
         binds,
         [
             Bind::Tcp("127.0.0.1:7700".parse().unwrap()),
-            Bind::Unix { path: "/run/s.sock".into(), mode: 0o600 }
+            Bind::Unix { path: "/run/s.sock".into(), access: Access::default() }
         ]
     );
     assert_eq!(config.server.hosts, ["one.example", "two.example"]);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sidekey::config::{
-    AuthMethod, BasicEncoding, Bind, Config, CredentialKind, Encoding, Environment, LoadOptions, Source, load,
+    Access, AuthMethod, BasicEncoding, Bind, Config, CredentialKind, Encoding, Environment, LoadOptions,
+    Source, load,
 };
 
 fn config(text: &str) -> Config {
@@ -77,7 +78,10 @@ fn a_listener_of_the_server_that_a_route_claims_is_the_same_one() {
     assert_eq!(config.routes[1].matches.paths, ["/b"]);
     let shared: Vec<bool> = config.server.listeners.iter().map(|listener| listener.shared).collect();
     assert_eq!(shared, [true, false, false]);
-    assert_eq!(config.server.listeners[1].bind, Bind::Unix { path: "/run/a.sock".into(), mode: 0o660 });
+    assert_eq!(
+        config.server.listeners[1].bind,
+        Bind::Unix { path: "/run/a.sock".into(), access: Access { mode: 0o660, ..Access::default() } }
+    );
 }
 
 #[test]

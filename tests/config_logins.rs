@@ -76,8 +76,8 @@ fn an_issuer_beside_endpoints_is_only_compared() {
         ("revoke_url = \"https://l.example/revoke\"\n", None, Some("https://l.example/revoke")),
     ] {
         // Nothing of a preset may go with endpoints of one's own.
-        for base in [LOGIN, NEON] {
-            let login = login(&format!("{base}{endpoints}{more}"));
+        for (base, hosts) in [(LOGIN, ""), (NEON, "hosts = [\"console.neon.tech\", \"l.example\"]\n")] {
+            let login = login(&format!("{base}{endpoints}{more}{hosts}"));
             let AuthorizationServer::Known { issuer: known, auth_url, token_url, revoke_url } = login.server
             else {
                 panic!()

@@ -93,6 +93,11 @@ impl Control {
         (self.admin.as_ref().map(Admin::address), self.probes.as_ref().map(Admin::address))
     }
 
+    /// The instance, to look at.
+    pub fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
     /// Where people log in; none without such credentials, or without an admin listener.
     pub fn desk(&self) -> Option<&Arc<Desk>> {
         self.desk.as_ref()

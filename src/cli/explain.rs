@@ -56,7 +56,7 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     if let Some(account) = &args.account {
         name_account(&rules, arrival, &mut head, account)?;
     }
-    let Plan { route, index, target, account, view, caller } = match rules.plan_for(arrival, &head, || from) {
+    let plan = match rules.plan_for(arrival, &head, |_| from) {
         Ok(plan) => plan,
         Err(Refusal { error, .. }) => {
             say(format_args!(
@@ -75,10 +75,17 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
             return Err(Failure::No);
         }
     };
+    let Plan { route, index, target, account, view, caller, asks_for_local_token } = plan;
     if let Some(caller) = caller {
         say(format_args!("caller      {}", rules.callers().name(caller)));
     }
     say(format_args!("route       {}", route.name));
+    if asks_for_local_token {
+        say(
+            "answered    by sidekey itself, with a token that is worth nothing anywhere else (local_token_endpoint)",
+        );
+        return Ok(());
+    }
     let origin = upstream_url(route);
     let origin = origin.strip_suffix(&route.upstream.base_path).unwrap_or(&origin);
     say(format_args!("upstream    {} {origin}{target}", args.method));

@@ -175,6 +175,7 @@ pub(super) async fn send(
         base_path: String::new(),
         host_header: host,
         via: None,
+        allow_link_local: false,
     };
     call(&origin, None, request, limit).await
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
+use super::supervisor::Supervisor;
 use super::{ConfigArg, Failure, load, runtime, say};
 use crate::app::description::{kind, upstream_url, urls};
 use crate::app::{Address, App, Control, vault_of};
@@ -41,12 +42,18 @@ async fn serve(config: &Config, environment: &Environment) -> Result<(), Failure
         }
     }
     let told = tokio::spawn(tell_credentials(config.credentials.len(), Arc::clone(app.pool())));
+    let supervisor = Supervisor::of_process();
+    supervisor.iter().for_each(|supervisor| supervisor.serving());
+    let watched = supervisor
+        .map(|supervisor| tokio::spawn(supervisor.watch(Arc::clone(control.instance()), app.pulse())));
     tokio::select! {
         _ = terminate.recv() => info!("told to terminate"),
         _ = interrupt.recv() => info!("interrupted"),
         () = control.stop_asked() => info!("asked to stop"),
     }
     told.abort();
+    watched.iter().for_each(tokio::task::JoinHandle::abort);
+    supervisor.iter().for_each(|supervisor| supervisor.stopping());
     control.stops();
     let vault = Arc::clone(app.vault());
     // A second signal ends it at once, but for a refresh token that is being presented: its successor would be lost.

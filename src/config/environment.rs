@@ -201,7 +201,12 @@ fn neo4j(given: &[Option<Node>]) -> Option<Node> {
 
 fn neon(given: &[Option<Node>]) -> Option<Node> {
     let [Some(key)] = given else { return None };
-    Some(Node::table(key.at, vec![("type", Node::text(key.at, "bearer")), ("token", key.clone())]))
+    let entries = vec![
+        ("type", Node::text(key.at, "bearer")),
+        ("token", key.clone()),
+        ("hosts", Node::list(key.at, vec![Node::text(key.at, "console.neon.tech")])),
+    ];
+    Some(Node::table(key.at, entries))
 }
 
 /// The HTTP address behind `NEO4J_URI`: the console gives one for Bolt.

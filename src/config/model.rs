@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::pin::Pin;
 use super::units::Rate;
 use crate::secret::SecretSource;
 
@@ -125,13 +126,31 @@ impl Listener {
 pub enum Bind {
     /// A TCP address; port 0 lets the system choose.
     Tcp(SocketAddr),
-    /// A Unix socket, with the permission bits of its file (0600 by default).
+    /// A Unix socket.
     Unix {
         /// The socket's file.
         path: PathBuf,
-        /// Permission bits.
-        mode: u32,
+        /// Who may connect to it.
+        access: Access,
     },
+}
+
+/// What a Unix socket's file lets others do; to connect takes the right to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// Permission bits.
+    pub mode: u32,
+    /// The user that it is given to; none: whoever runs sidekey.
+    pub owner: Option<u32>,
+    /// The group that it is given to; none: the group of whoever runs sidekey.
+    pub group: Option<u32>,
+}
+
+impl Default for Access {
+    /// For whoever runs sidekey alone.
+    fn default() -> Self {
+        Self { mode: 0o600, owner: None, group: None }
+    }
 }
 
 /// What kind of service a route talks to.
@@ -198,6 +217,9 @@ pub struct Route {
     pub pace: Vec<Rate>,
     /// How long a request may wait for its turn.
     pub pace_wait: Duration,
+    /// The path, in its normal form and without what the route matched, at which sidekey itself answers clients that
+    /// fetch a token; none: it answers nowhere.
+    pub local_token_endpoint: Option<Box<str>>,
     /// Does a `%2F` in the path pass, as the content of its segment?
     pub passes_encoded_slash: bool,
 }
@@ -228,13 +250,18 @@ pub struct Upstream {
     pub host_header: HeaderValue,
     /// The egress proxy that leads there; none: it is reached directly.
     pub via: Option<Arc<EgressProxy>>,
+    /// May its name lead to a link-local address, or to that of a metadata service?
+    pub allow_link_local: bool,
 }
 
-/// The `tls` table: `ca` verifies the peer, `cert` and `key` are ours. The global `ca` is already merged in.
+/// The `tls` table: `ca` or `pin` verifies the peer, `cert` and `key` are ours. The global table is already merged in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct TlsSettings {
     /// PEM files with roots to trust besides the system's.
     pub ca: Vec<PathBuf>,
+    /// The public keys, one of which the peer must have; then nothing else of its certificate counts, nor does `ca`.
+    /// Empty: its certificate is verified.
+    pub pins: Vec<Pin>,
     /// PEM files with our certificate chain and its private key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }

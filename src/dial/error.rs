@@ -1,10 +1,13 @@
 //! Why an origin cannot be reached.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::config::Reserved;
 use crate::header::IllegalCharacter;
 use crate::secret::SecretError;
+use crate::tls::OtherKey;
 
 /// Why an origin could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +20,19 @@ pub enum DialError {
         /// What the resolver said.
         #[source]
         source: io::Error,
+    },
+    /// The name leads to nothing but addresses that credentials must not go to.
+    #[error(
+        "{host} leads to {address}, {why}, where nothing is sent; is the name right, and the resolver?{}",
+        leave(*.why, "beside it")
+    )]
+    Reserved {
+        /// The name.
+        host: String,
+        /// The first of its addresses.
+        address: IpAddr,
+        /// Why nothing goes there.
+        why: Reserved,
     },
     /// Nobody accepts the connection.
     #[error("cannot connect to {host}:{port}")]
@@ -49,6 +65,15 @@ pub enum DialError {
         #[source]
         source: io::Error,
     },
+    /// It has another public key than those that are pinned.
+    #[error("TLS with {host} failed")]
+    OtherKey {
+        /// The host.
+        host: String,
+        /// Which one it has.
+        #[source]
+        source: OtherKey,
+    },
     /// It took too long.
     #[error("connecting to {host}:{port} took longer than {limit:?}")]
     Timeout {
@@ -64,7 +89,11 @@ pub enum DialError {
 impl DialError {
     /// Is a certificate the reason, rather than the network?
     pub fn is_certificate(&self) -> bool {
-        let Self::Tls { source, .. } = self else { return false };
+        let source = match self {
+            Self::OtherKey { .. } => return true,
+            Self::Tls { source, .. } => source,
+            _ => return false,
+        };
         let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
     }
@@ -78,12 +107,33 @@ impl DialError {
     }
 }
 
+/// What to write where that is meant.
+fn leave(why: Reserved, place: &str) -> String {
+    match why {
+        Reserved::LinkLocal | Reserved::Metadata => {
+            format!(" (or, knowingly, write allow_link_local = true {place})")
+        }
+        Reserved::NoMachine => String::new(),
+    }
+}
+
 /// Why an egress proxy opens no tunnel. Holds nothing that the proxy sent but its status.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyFault {
     /// Its name has no address.
     #[error("its name cannot be looked up")]
     Lookup(#[source] io::Error),
+    /// Its name leads to nothing but addresses that nothing may go to.
+    #[error(
+        "its name leads to {address}, {why}, where nothing is sent; is the name right, and the resolver?{}",
+        leave(*.why, "in the table `egress_proxy`")
+    )]
+    Reserved {
+        /// The first of its addresses.
+        address: IpAddr,
+        /// Why nothing goes there.
+        why: Reserved,
+    },
     /// It does not accept connections.
     #[error("it does not accept connections")]
     Connect(#[source] io::Error),

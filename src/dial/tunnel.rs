@@ -31,8 +31,10 @@ pub(super) async fn open(
         Some(login) => Some(read(login).await?),
         None => None,
     };
-    let mut tcp = reach(&proxy.host, proxy.port, limit).await.map_err(|unreached| match unreached {
+    let reaching = reach(&proxy.host, proxy.port, proxy.allow_link_local, limit);
+    let mut tcp = reaching.await.map_err(|unreached| match unreached {
         Unreached::Lookup(source) => ProxyFault::Lookup(source),
+        Unreached::Reserved(address, why) => ProxyFault::Reserved { address, why },
         Unreached::Connect(source) => ProxyFault::Connect(source),
     })?;
     let request = request(origin, login.as_ref());
@@ -169,6 +171,7 @@ mod tests {
             base_path: "/secret-path".into(),
             host_header: HeaderValue::from_static("h"),
             via: None,
+            allow_link_local: false,
         }
     }
 
@@ -246,7 +249,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        let proxy = EgressProxy { host: "127.0.0.1".into(), port, login: None };
+        let proxy = EgressProxy { host: "127.0.0.1".into(), port, login: None, allow_link_local: false };
         let origin = origin("api.example.com");
         let (opened, ()) = tokio::join!(open(&proxy, &origin, Duration::from_secs(5)), saying);
         opened

@@ -92,6 +92,7 @@ fn refusal(refused: &Refused) -> Page {
         Refused::Method => (StatusCode::METHOD_NOT_ALLOWED, "This listener takes GET alone."),
         // It never tells callers apart.
         Refused::CallerUnknown(text) => (StatusCode::UNAUTHORIZED, *text),
+        Refused::LocalToken(_) => (StatusCode::UNAUTHORIZED, "The local token is not good."),
     };
     message(status, "Refused", &[text])
 }

@@ -164,6 +164,7 @@ mod tests {
             base_path: String::new(),
             host_header: HeaderValue::from_static("127.0.0.1:1"),
             via: None,
+            allow_link_local: false,
         };
         let endpoint = Endpoint { origin, path_and_query: "/token".into() };
         authentication.prove(&endpoint, &SecretReader::new([]), &Clock::system()).await

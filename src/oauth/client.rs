@@ -126,6 +126,7 @@ impl OAuthClient {
                     issuer: issuer.clone(),
                     auth_method: config.auth_method,
                     allow_cleartext: config.allow_cleartext,
+                    allow_link_local: config.allow_link_local,
                     egress: config.egress.clone(),
                     limit: config.fetch_timeout,
                 })))

@@ -13,7 +13,7 @@ use super::answer::{clean, retry_after};
 use super::client::Endpoints;
 use super::error::{is_lasting, is_passing};
 use crate::clock::{Clock, Moment};
-use crate::config::{AuthMethod, Egress, Endpoint, Upstream, is_this_machine};
+use crate::config::{AuthMethod, Egress, Endpoint, Upstream, is_this_machine, reserved_unless};
 use crate::fetch::{Answer, CallError, get};
 use crate::telemetry::chain;
 
@@ -155,6 +155,7 @@ pub(super) struct Demands {
     pub(super) issuer: String,
     pub(super) auth_method: AuthMethod,
     pub(super) allow_cleartext: bool,
+    pub(super) allow_link_local: bool,
     /// The way to whatever the metadata names.
     pub(super) egress: Egress,
     /// How long one look-up may take.
@@ -383,6 +384,11 @@ fn endpoint(text: &str, demands: &Demands) -> Result<Endpoint, &'static str> {
                     write allow_cleartext = true)",
         );
     }
+    if host.parse().is_ok_and(|address| reserved_unless(address, demands.allow_link_local).is_some()) {
+        return Err(
+            "is a link-local address, one of a metadata service or no machine's; the server must name its own",
+        );
+    }
     let port =
         url.port_or_known_default().filter(|port| *port != 0).ok_or("has no port that can be called")?;
     let host_header = match url.port() {
@@ -394,7 +400,9 @@ fn endpoint(text: &str, demands: &Demands) -> Result<Endpoint, &'static str> {
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
     };
-    let mut origin = Upstream { tls, host, port, base_path: String::new(), host_header, via: None };
+    let allow_link_local = demands.allow_link_local;
+    let base_path = String::new();
+    let mut origin = Upstream { tls, host, port, base_path, host_header, via: None, allow_link_local };
     origin.via = demands.egress.way_to(&origin);
     Ok(Endpoint { origin, path_and_query })
 }

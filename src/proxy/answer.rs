@@ -13,8 +13,13 @@ use serde_json::json;
 use super::error::{ProxyError, Public};
 use super::exchange::Exchange;
 use super::response_body::ResponseBody;
+use super::token_endpoint;
+use super::token_request::TokenRefusal;
 use crate::config::Provider;
 use crate::guard::Refused;
+
+/// How a client shows who it is at the token endpoint.
+const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"sidekey\"");
 
 /// What is forwarded.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -27,8 +32,11 @@ pub(crate) fn of(
     now: SystemTime,
 ) -> Response<ResponseBody> {
     let public = error.public();
-    let body = body(provider, &public);
-    let mut response = Response::new(ResponseBody::own(Bytes::from(body), exchange));
+    let body = match error {
+        ProxyError::TokenRequest(refusal) => oauth_body(refusal),
+        _ => body(provider, &public),
+    };
+    let mut response = own(Bytes::from(body), exchange, now);
     *response.status_mut() = public.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -36,7 +44,6 @@ pub(crate) fn of(
     if let Ok(value) = HeaderValue::try_from(format!("sidekey; error={}", public.proxy_error)) {
         headers.insert(HeaderName::from_static("proxy-status"), value);
     }
-    headers.insert(DATE, date(now));
     if error.ends_connection() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -51,18 +58,37 @@ pub(crate) fn of(
             let basic = "Basic realm=\"sidekey\", charset=\"UTF-8\"";
             headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(basic));
         }
+        ProxyError::Refused(Refused::LocalToken(_)) => {
+            // Tells the client to fetch another (RFC 6750 §3.1).
+            let stale = "Bearer realm=\"sidekey\", error=\"invalid_token\"";
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(stale));
+        }
+        ProxyError::TokenRequest(refusal) => {
+            token_endpoint::not_to_be_kept(headers);
+            match refusal {
+                TokenRefusal::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("POST"))),
+                TokenRefusal::Client => drop(headers.insert(WWW_AUTHENTICATE, BASIC)),
+                _ => {}
+            }
+        }
         _ => {}
     }
     response
 }
 
+/// An answer with this body, and 200 until something else is said.
+pub(crate) fn own(body: Bytes, exchange: &Rc<Exchange>, now: SystemTime) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::own(body, exchange));
+    response.headers_mut().insert(DATE, date(now));
+    response
+}
+
 /// The answer to an OPTIONS that may not go further than this (RFC 9110 §7.6.2, §9.3.7).
 pub(crate) fn to_last_hop(exchange: &Rc<Exchange>, now: SystemTime) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::own(Bytes::new(), exchange));
+    let mut response = own(Bytes::new(), exchange, now);
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     headers.insert(ALLOW, METHODS);
-    headers.insert(DATE, date(now));
     headers.insert(HeaderName::from_static("proxy-status"), HeaderValue::from_static("sidekey"));
     response
 }
@@ -70,6 +96,12 @@ pub(crate) fn to_last_hop(exchange: &Rc<Exchange>, now: SystemTime) -> Response<
 /// hyper's own would stand in the upstream's answers as well, which may have none.
 fn date(now: SystemTime) -> HeaderValue {
     HeaderValue::try_from(httpdate::fmt_http_date(now)).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// An error of a token endpoint, whatever the provider: clients read it before they know any (RFC 6749 §5.2).
+fn oauth_body(refusal: TokenRefusal) -> String {
+    let words = refusal.words();
+    json!({ "error": words.error, "error_description": words.text }).to_string()
 }
 
 fn body(provider: Provider, public: &Public) -> String {

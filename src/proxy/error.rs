@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::token_request::TokenRefusal;
 use super::transactions::Foreign;
 use crate::credential::{LeaseError, shell_word};
 use crate::dial::{DialError, ProxyFault};
@@ -23,6 +24,9 @@ pub enum ProxyError {
     /// The caller may not do that.
     #[error("{0}")]
     NotAllowed(&'static str),
+    /// A client gets no local token.
+    #[error(transparent)]
+    TokenRequest(#[from] TokenRefusal),
     /// No route matches.
     #[error("no route matches")]
     NoRoute,
@@ -126,12 +130,26 @@ impl ProxyError {
                 "http_request_denied",
                 "CONNECT and TRACE are not forwarded.",
             ),
+            Self::TokenRequest(refusal) => {
+                let words = refusal.words();
+                let proxy_error = match refusal {
+                    TokenRefusal::Client | TokenRefusal::NotAllowed => "http_request_denied",
+                    _ => "http_request_error",
+                };
+                of(words.status, words.code, proxy_error, words.text)
+            }
             Self::Refused(Refused::CallerUnknown(_)) => of(
                 StatusCode::UNAUTHORIZED,
                 "caller_unknown",
                 "http_request_denied",
                 "This sidekey serves callers that it knows. Show the token in Sidekey-Token, as a Bearer, or as the \
                  password of a Basic; on a Unix socket, run as the right user.",
+            ),
+            Self::Refused(Refused::LocalToken(_)) => of(
+                StatusCode::UNAUTHORIZED,
+                "caller_unknown",
+                "http_request_denied",
+                "The local token has expired, or it is for another caller or route; fetch another one.",
             ),
             Self::NoRoute => of(
                 StatusCode::NOT_FOUND,
@@ -177,6 +195,10 @@ impl ProxyError {
             Self::Unreachable(DialError::Lookup { .. }) => {
                 unreachable("dns_error", "The upstream's name cannot be looked up.")
             }
+            Self::Unreachable(DialError::Reserved { .. }) => unreachable(
+                "destination_ip_prohibited",
+                "The upstream's name leads to an address that requests must not go to; the log of sidekey says more.",
+            ),
             Self::Unreachable(DialError::Connect { .. }) => {
                 unreachable("destination_unavailable", "The upstream does not accept connections.")
             }
@@ -192,6 +214,10 @@ impl ProxyError {
                     "The egress proxy does not lead to the upstream; the log of sidekey says why.",
                 ),
             },
+            Self::Unreachable(DialError::OtherKey { .. }) => unreachable(
+                "tls_certificate_error",
+                "The upstream's public key is not the one that is pinned.",
+            ),
             Self::Unreachable(error @ DialError::Tls { .. }) if error.is_certificate() => {
                 unreachable("tls_certificate_error", "The upstream's certificate does not verify.")
             }
@@ -314,6 +340,7 @@ fn proxy_error_of(fault: &ProxyFault) -> &'static str {
         ProxyFault::Password(_) | ProxyFault::Login(_) | ProxyFault::Unauthenticated => {
             "proxy_configuration_error"
         }
+        ProxyFault::Reserved { .. } => "destination_ip_prohibited",
         ProxyFault::Garbage | ProxyFault::TooLong(_) => "http_protocol_error",
         ProxyFault::Closed(_) => "connection_terminated",
         ProxyFault::Timeout(_) => "connection_timeout",
@@ -326,7 +353,17 @@ mod tests {
     use std::io;
 
     use super::*;
+    use crate::config::Reserved;
     use crate::secret::SecretError;
+
+    #[test]
+    fn an_address_that_nothing_may_go_to_is_told_as_such_and_not_shown() {
+        let (host, address) = ("canary.example".to_owned(), [169, 254, 169, 254].into());
+        let public = ProxyError::from(DialError::Reserved { host, address, why: Reserved::Metadata }).public();
+        let got = (public.status.as_u16(), public.code, public.proxy_error);
+        assert_eq!(got, (502, "upstream_unreachable", "destination_ip_prohibited"));
+        assert!(!public.text.contains("canary") && !public.text.contains("169.254"), "{}", public.text);
+    }
 
     #[test]
     fn what_an_egress_proxy_does_is_told_from_what_the_upstream_does() {
@@ -334,6 +371,11 @@ mod tests {
         let cases = [
             (ProxyFault::Lookup(io()), 502, "dns_error"),
             (ProxyFault::Connect(io()), 502, "destination_unavailable"),
+            (
+                ProxyFault::Reserved { address: [169, 254, 1, 1].into(), why: Reserved::LinkLocal },
+                502,
+                "destination_ip_prohibited",
+            ),
             (ProxyFault::Password(SecretError::Unset("P".into())), 502, "proxy_configuration_error"),
             (ProxyFault::Unauthenticated, 502, "proxy_configuration_error"),
             (ProxyFault::Refused(403), 502, "destination_unavailable"),

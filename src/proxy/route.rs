@@ -31,6 +31,11 @@ impl Match<'_> {
     pub fn segments(&self) -> usize {
         self.prefix.map_or(0, segments)
     }
+
+    /// What is left of the normalized path that matched.
+    pub fn rest<'p>(&self, path: &'p str) -> &'p str {
+        self.prefix.and_then(|prefix| path.strip_prefix(prefix)).unwrap_or(path)
+    }
 }
 
 impl RouteTable {
@@ -161,6 +166,7 @@ mod tests {
             base_path: base.into(),
             host_header: HeaderValue::from_static("h"),
             via: None,
+            allow_link_local: false,
         };
         let cases = [
             ("", "/aura/v1?x=1", 1, Some("/v1?x=1")),

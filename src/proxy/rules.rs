@@ -13,6 +13,7 @@ use super::framing;
 use super::path;
 use super::reach::Reach;
 use super::route::{self, RouteTable};
+use super::token_request::TokenRefusal;
 use crate::config::{Bind, CallerId, Config, CredentialKind, ListenId, Peer, Provider, Route};
 use crate::guard::callers::Callers;
 use crate::guard::{Guard, Refused};
@@ -107,8 +108,10 @@ pub struct Plan<'a> {
     pub account: Option<HeaderValue>,
     /// How the caller reached it.
     pub view: View<'a>,
-    /// Who it is from; none: callers are not told apart.
+    /// Who it is from; none: callers are not told apart, or the client of a token request has yet to show it.
     pub caller: Option<CallerId>,
+    /// It is for sidekey itself, and nothing of it goes upstream: a client fetches a token.
+    pub asks_for_local_token: bool,
 }
 
 impl Rules {
@@ -160,6 +163,11 @@ impl Rules {
         self.route_of(arrival, head).map_or(Provider::Generic, |route| self.routes[route].provider)
     }
 
+    /// May a caller use a route at all?
+    pub fn may_use(&self, caller: CallerId, route: usize) -> bool {
+        self.reaches[caller].routes[route]
+    }
+
     /// The header in which a route's callers name the account.
     pub fn account_header(&self, route: usize) -> Option<&HeaderName> {
         self.account_headers[route].as_ref()
@@ -196,15 +204,18 @@ impl Rules {
 
     /// Where a request goes, or why it goes nowhere.
     pub fn plan(&self, arrival: Arrival, head: &Parts) -> Result<Plan<'_>, Refusal> {
-        self.plan_for(arrival, head, || self.callers.identify(&head.headers, arrival.peer))
+        self.plan_for(arrival, head, |route| {
+            let route = route.map(|route| &*self.routes[route].name);
+            self.callers.identify(&head.headers, arrival.peer, route)
+        })
     }
 
-    /// The same for whomever `identify` says that it is from.
+    /// The same for whomever `identify` says that it is from, of a request on the route that it is given.
     pub fn plan_for(
         &self,
         arrival: Arrival,
         head: &Parts,
-        identify: impl FnOnce() -> Result<Option<CallerId>, Refused>,
+        identify: impl FnOnce(Option<usize>) -> Result<Option<CallerId>, Refused>,
     ) -> Result<Plan<'_>, Refusal> {
         let Arrival { listener, .. } = arrival;
         let path = head.uri.path();
@@ -217,14 +228,22 @@ impl Rules {
         let route = found.map(|found| found.route);
         let refusal = |error, caller| Refusal { error, provider, caller, route };
         admitted.as_ref().map_err(|refused| refusal(refused.clone().into(), None))?;
-        let caller = identify().map_err(|refused| refusal(refused.into(), None))?;
+        let asks_for_local_token = judged.as_ref().ok().zip(found).is_some_and(|(judged, found)| {
+            let own = self.routes[found.route].local_token_endpoint.as_deref();
+            own.is_some_and(|own| found.rest(judged.normal()) == own)
+        });
+        let caller = match asks_for_local_token {
+            // What it shows there is for the endpoint to judge.
+            true => self.callers.identify_otherwise(&head.headers, arrival.peer),
+            false => identify(route).map_err(|refused| refusal(refused.into(), None))?,
+        };
         let refuse = |error| refusal(error, caller);
         let ambiguous = |ambiguous: path::Ambiguous| refuse(ProxyError::BadRequest(ambiguous.text()));
         let judged = judged.map_err(ambiguous)?;
         let found = found.ok_or_else(|| refuse(ProxyError::NoRoute))?;
         let route = &self.routes[found.route];
         let reach = caller.map(|caller| &self.reaches[caller]);
-        if reach.is_some_and(|reach| !reach.routes[found.route]) {
+        if !asks_for_local_token && reach.is_some_and(|reach| !reach.routes[found.route]) {
             return Err(refuse(ProxyError::NotAllowed("This caller may not use this route.")));
         }
         if head.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > self.max_target) {
@@ -247,7 +266,13 @@ impl Rules {
         // `*` is for OPTIONS only (RFC 9112 §3.2.4).
         let target = target.filter(|_| path != "*" || head.method == Method::OPTIONS);
         let target = target.ok_or_else(|| refuse(ProxyError::BadRequest("The target is not a path.")))?;
-        let account = self.account(found.route, head).map_err(refuse)?;
+        if asks_for_local_token && head.method != Method::POST {
+            return Err(refuse(TokenRefusal::Method.into()));
+        }
+        let account = match asks_for_local_token {
+            true => None,
+            false => self.account(found.route, head).map_err(refuse)?,
+        };
         if let (Some(reach), Some(account)) = (reach, &account)
             && !reach.may_be(account.as_bytes())
         {
@@ -258,6 +283,6 @@ impl Rules {
         let by_path = found.prefix.map(|_| &self.table);
         let prefix = found.prefix.unwrap_or_default();
         let view = View { tls: self.tls[listener], host, prefix, by_path };
-        Ok(Plan { route, index: found.route, target, account, view, caller })
+        Ok(Plan { route, index: found.route, target, account, view, caller, asks_for_local_token })
     }
 }

@@ -3,11 +3,11 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use crate::config::{Bind, ListenId, Listener};
+use crate::config::{Access, Bind, ListenId, Listener};
 
 /// Connections that may wait to be accepted; the system may have a lower bound of its own.
 const BACKLOG: i32 = 4096;
@@ -52,6 +52,18 @@ pub enum BindError {
     /// The socket's file is in the way.
     #[error("{} exists and is no socket; remove it or choose another path for `listen`", .0.display())]
     NotASocket(PathBuf),
+    /// Its file cannot be given to whom the configuration says.
+    #[error(
+        "cannot give {address} to {to}: {source}; only root gives a file to another user, and others only to a group that they are in: correct `owner` and `group`, or run sidekey as that user"
+    )]
+    NotGiven {
+        /// Where.
+        address: String,
+        /// To whom.
+        to: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Anything else.
     #[error("cannot listen on {address}: {source}")]
     Io {
@@ -81,28 +93,65 @@ fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
                 listening: Listening::Tcp(socket),
             })
         }
-        Bind::Unix { path, mode } => {
-            let address = format!("unix:{}", path.display());
-            let failed = |source: io::Error| BindError::new(address.clone(), source);
-            clear_stale(path, &address)?;
-            // Bound under another name and renamed once its permissions are right: nobody can connect in between.
-            let mut hidden = path.clone().into_os_string();
-            hidden.push(format!(".{}", std::process::id()));
-            let hidden = PathBuf::from(hidden);
-            let _ = std::fs::remove_file(&hidden);
-            let socket = UnixListener::bind(&hidden).map_err(failed)?;
-            let placed = std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(*mode))
-                .and_then(|()| std::fs::rename(&hidden, path))
-                .and_then(|()| widen(&socket))
-                .and_then(|()| socket.set_nonblocking(true));
-            if let Err(source) = placed {
-                let _ = std::fs::remove_file(&hidden);
-                return Err(failed(source));
-            }
-            let listening = Listening::Unix { listener: socket, path: path.clone() };
-            Ok(Bound { address, socket_addr: None, listening })
-        }
+        Bind::Unix { path, access } => bind_unix(path, access),
     }
+}
+
+fn bind_unix(path: &Path, access: &Access) -> Result<Bound, BindError> {
+    let address = format!("unix:{}", path.display());
+    let failed = |source: io::Error| BindError::new(address.clone(), source);
+    clear_stale(path, &address)?;
+    // Bound under another name, which it loses once all is right; and nobody can connect before it listens.
+    let hidden = hidden_name(path);
+    let _ = std::fs::remove_file(&hidden);
+    let socket = unheard(&hidden).map_err(failed)?;
+    let placed = give(&hidden, access, &address).and_then(|()| {
+        std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(access.mode))
+            .and_then(|()| widen(&socket))
+            .and_then(|()| socket.set_nonblocking(true))
+            .and_then(|()| std::fs::rename(&hidden, path))
+            .map_err(failed)
+    });
+    if let Err(error) = placed {
+        let _ = std::fs::remove_file(&hidden);
+        return Err(error);
+    }
+    let listening = Listening::Unix { listener: socket, path: path.to_owned() };
+    Ok(Bound { address, socket_addr: None, listening })
+}
+
+/// A name beside the socket's own that is no longer than the system takes (`sun_path`, 107 bytes on Linux).
+fn hidden_name(path: &Path) -> PathBuf {
+    let mut hidden = path.as_os_str().to_owned();
+    hidden.push(format!(".{}", std::process::id()));
+    match hidden.len() {
+        0..=103 => PathBuf::from(hidden),
+        _ => path.with_file_name(format!(".{:x}", std::process::id())),
+    }
+}
+
+/// A Unix socket with its file, on which nobody can connect yet.
+fn unheard(path: &Path) -> io::Result<UnixListener> {
+    use rustix::io::{FdFlags, fcntl_setfd};
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, socket};
+    let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(UnixListener::from(socket))
+}
+
+/// Gives the socket's file to the configured owner and group.
+fn give(file: &Path, access: &Access, address: &str) -> Result<(), BindError> {
+    let Access { owner, group, .. } = *access;
+    if (owner, group) == (None, None) {
+        return Ok(());
+    }
+    lchown(file, owner, group).map_err(|source| {
+        let whose = [("user", owner), ("group", group)];
+        let whose = whose.iter().filter_map(|(what, id)| id.map(|id| format!("{what} {id}")));
+        let (address, to) = (address.to_owned(), whose.collect::<Vec<_>>().join(" and "));
+        BindError::NotGiven { address, to, source }
+    })
 }
 
 /// Lets a burst of connections wait: the standard library's 128 places would turn some of them away.
@@ -158,6 +207,72 @@ impl Drop for Listening {
         if let Self::Unix { path, .. } = self {
             // Its file is ours to remove; already gone is as good.
             let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    fn listener(path: &Path, access: Access) -> Listener {
+        Listener { bind: Bind::Unix { path: path.to_owned(), access }, shared: true, tls: None }
+    }
+
+    /// The numbers of whoever runs the test.
+    fn own(folder: &Path) -> (u32, u32) {
+        let meta = folder.metadata().unwrap();
+        (meta.uid(), meta.gid())
+    }
+
+    #[test]
+    fn a_socket_has_its_mode_owner_and_group_when_it_gets_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.sock");
+        let (uid, gid) = own(folder.path());
+        // Only root gives files away.
+        let (owner, group) = if uid == 0 { (Some(12_345), Some(23_456)) } else { (Some(uid), Some(gid)) };
+        for access in [
+            Access::default(),
+            Access { mode: 0o666, ..Access::default() },
+            Access { mode: 0o660, group, owner: None },
+            Access { mode: 0o640, group, owner },
+        ] {
+            let bound = bind(&[listener(&path, access)]).unwrap();
+            let meta = path.symlink_metadata().unwrap();
+            let want = (access.mode, access.owner.unwrap_or(uid), access.group.unwrap_or(gid));
+            assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), want);
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no other name is left");
+            UnixStream::connect(&path).unwrap();
+            drop(bound);
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_given_away_is_told_with_the_reason_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        if own(folder.path()).0 == 0 {
+            // Nothing is refused to root.
+            return;
+        }
+        let access = Access { mode: 0o660, owner: Some(0), group: Some(0) };
+        let error = bind(&[listener(&folder.path().join("s.sock"), access)]).unwrap_err();
+        assert!(error.to_string().contains("to user 0 and group 0: "), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_longest_path_that_the_configuration_takes_can_be_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = 103 - folder.path().as_os_str().len() - 1;
+        for length in [room, room - 4, room - 8, 5] {
+            let path = folder.path().join("s".repeat(length));
+            let bound = bind(&[listener(&path, Access::default())]).unwrap();
+            UnixStream::connect(&path).unwrap();
+            drop(bound);
         }
     }
 }

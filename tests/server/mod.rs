@@ -34,6 +34,7 @@ pub(crate) fn world(port: u16) -> World {
         base_path: String::new(),
         host_header: HeaderValue::from_static("127.0.0.1"),
         via: None,
+        allow_link_local: false,
     };
     let redis = RedisStore {
         server,

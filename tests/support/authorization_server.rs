@@ -104,6 +104,7 @@ impl Server {
             base_path: String::new(),
             host_header: HeaderValue::from_str(&addr.to_string()).expect("an address"),
             via: None,
+            allow_link_local: false,
         };
         Endpoint { origin, path_and_query: path.to_owned() }
     }
@@ -161,6 +162,7 @@ pub(crate) fn login(server: AuthorizationServer) -> AuthorizationCode {
         tls: TlsSettings::default(),
         egress: Default::default(),
         allow_cleartext: false,
+        allow_link_local: false,
         fetch_timeout: Duration::from_secs(10),
         login_timeout: Duration::from_secs(60),
     }

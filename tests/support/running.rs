@@ -76,6 +76,12 @@ pub(crate) fn try_sidekey(text: &str) -> Result<Running, StartError> {
     started(&config(text), &clock, Vault::in_memory(&clock))
 }
 
+/// Starts what the text says, on a clock that the test turns.
+pub(crate) fn sidekey_at(text: &str, clock: &Clock) -> Running {
+    let started = started(&config(text), clock, Vault::in_memory(clock));
+    started.unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
 /// Starts what the text says, with the store that it says.
 pub(crate) async fn sidekey_on_store(text: &str) -> Running {
     let (config, clock) = (config(text), Clock::system());

@@ -67,6 +67,16 @@ impl Authority {
         self.folder.path()
     }
 
+    /// What pins its key.
+    pub(crate) fn pin(&self) -> String {
+        pin(self.issuer.key())
+    }
+
+    /// The root, in DER.
+    pub(crate) fn root(&self) -> CertificateDer<'static> {
+        self.root.clone()
+    }
+
     /// A store that trusts this authority.
     pub(crate) fn roots(&self) -> Arc<RootCertStore> {
         let mut roots = RootCertStore::empty();
@@ -76,6 +86,21 @@ impl Authority {
 }
 
 impl Identity {
+    /// A certificate that nobody else signed, and that ended long ago.
+    pub(crate) fn self_signed(name: &str) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        (params.not_before, params.not_after) =
+            (rcgen::date_time_ymd(2001, 1, 1), rcgen::date_time_ymd(2002, 1, 1));
+        let certificate = params.self_signed(&key).expect("a certificate").der().clone();
+        Self { certificate, key }
+    }
+
+    /// What pins its key.
+    pub(crate) fn pin(&self) -> String {
+        pin(&self.key)
+    }
+
     /// The certificate chain, in DER.
     pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
         vec![self.certificate.clone()]
@@ -95,6 +120,13 @@ impl Identity {
     pub(crate) fn key_pem(&self) -> String {
         self.key.serialize_pem()
     }
+}
+
+fn pin(key: &KeyPair) -> String {
+    use base64::Engine as _;
+    use rcgen::PublicKeyData as _;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &key.subject_public_key_info());
+    format!("sha256/{}", base64::engine::general_purpose::STANDARD.encode(digest))
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -142,7 +174,12 @@ impl TlsServer {
                 builder.with_client_cert_verifier(verifier.build().expect("a verifier"))
             }
         };
-        let mut config = builder.with_single_cert(identity.chain(), identity.key()).expect("an identity");
+        let config = builder.with_single_cert(identity.chain(), identity.key()).expect("an identity");
+        Self::serving(config, answer).await
+    }
+
+    /// The same, with TLS as it is given.
+    pub(crate) async fn serving(mut config: rustls::ServerConfig, answer: &'static str) -> Self {
         // It answers in nothing else.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));

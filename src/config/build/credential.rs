@@ -2,6 +2,7 @@
 
 mod account;
 mod authorization_code;
+mod bound;
 mod client;
 mod client_credentials;
 mod fields;
@@ -14,8 +15,9 @@ use http::HeaderName;
 
 use self::account::Accounts;
 pub(super) use self::account::name as account_name;
-use super::{names, secrets};
-use crate::config::context::{Context, PLACEHOLDER_HOST};
+use self::bound::Bound;
+use super::secrets;
+use crate::config::context::Context;
 use crate::config::diagnostic::{At, alternatives, nearest};
 use crate::config::document::{Entry, Node, Table, Value};
 use crate::config::{Credential, CredentialId, CredentialKind, Encoding, RedirectUri, TlsSettings, Upstream};
@@ -37,8 +39,8 @@ struct Slot {
     accounts: Accounts,
     /// Where `redirect_uri` stands.
     redirect_at: At,
-    /// Where it may go; none: anywhere a route takes it.
-    hosts: Option<Vec<String>>,
+    /// Where it may go.
+    bound: Bound,
 }
 
 impl Credentials {
@@ -84,25 +86,9 @@ impl Credentials {
         };
         let slot = &mut self.list[id];
         slot.used = true;
-        if let (Some(hosts), Some(upstream)) = (&slot.hosts, upstream)
-            && !names::is_this_machine(&upstream.host)
-            && (context.check_secrets || upstream.host != PLACEHOLDER_HOST)
-            && !hosts.iter().any(|pattern| names::matches(pattern, &upstream.host))
-        {
-            context.out.error(
-                table.place_of("credential"),
-                format!(
-                    "credential `{}` may only go to {}, and the upstream of [route.{}] is {}",
-                    slot.name,
-                    hosts.join(", "),
-                    route.key,
-                    upstream.host
-                ),
-                format!(
-                    "correct the upstream, or, knowingly, write hosts = [\"{}\"] in the credential",
-                    upstream.host
-                ),
-            );
+        if let Some(upstream) = upstream.filter(|upstream| !slot.bound.takes(upstream, context)) {
+            let at = table.place_of("credential");
+            slot.bound.report(at, (&slot.name, &route.key), upstream, context);
             return None;
         }
         Some(Some(id))
@@ -186,37 +172,25 @@ impl Credentials {
 
 fn slot(name: &str, at: At, node: &Node, global: &TlsSettings, context: &mut Context<'_>) -> Slot {
     let table = node.as_table();
-    let built = table.and_then(|table| credential(name, table, global, context));
-    let hosts = table.and_then(|table| allowed_hosts(table, context));
+    let bound = table.map_or(Bound::Anywhere, |table| Bound::of(table, context));
+    let built = table.and_then(|table| credential(name, table, &bound, global, context));
     let accounts = table.map_or(Accounts::One, Accounts::of);
     let redirect_at = table.and_then(|table| table.get("redirect_uri")).map_or(at, |node| node.at);
-    Slot { name: name.to_owned(), at, used: false, built, accounts, redirect_at, hosts }
-}
-
-fn allowed_hosts(table: &Table, context: &mut Context<'_>) -> Option<Vec<String>> {
-    if table.has("hosts") {
-        let patterns = table.items("hosts").into_iter().map(|node| names::pattern(node, context));
-        // With a mistaken one among them, none is known: its error is told already.
-        return patterns.collect::<Vec<_>>().into_iter().collect();
-    }
-    match table.text("type") {
-        Some("aura") => Some(vec!["api.neo4j.io".to_owned()]),
-        Some("neon_oauth") => Some(vec!["console.neon.tech".to_owned()]),
-        _ => None,
-    }
+    Slot { name: name.to_owned(), at, used: false, built, accounts, redirect_at, bound }
 }
 
 fn credential(
     name: &str,
     table: &Table,
+    bound: &Bound,
     global: &TlsSettings,
     context: &mut Context<'_>,
 ) -> Option<Credential> {
     let kind = match table.text("type")? {
         "basic" => basic(table, context),
         "bearer" => secrets::source(table, "token", context).map(|token| CredentialKind::Bearer { token }),
-        "client_credentials" | "aura" => client_credentials::read(name, table, global, context),
-        "authorization_code" | "neon_oauth" => authorization_code::read(name, table, global, context),
+        "client_credentials" | "aura" => client_credentials::read(name, table, bound, global, context),
+        "authorization_code" | "neon_oauth" => authorization_code::read(name, table, bound, global, context),
         "exec" => exec(table, context),
         "header" => header(table, context),
         _ => None,

@@ -10,7 +10,7 @@ use crate::config::context::{Context, DefaultEgress, Fault};
 use crate::config::diagnostic::At;
 use crate::config::document::{Node, Table, Value};
 use crate::config::no_proxy::NoProxy;
-use crate::config::{AuthorizationServer, Egress, EgressProxy, Endpoint, ProxyLogin, Upstream};
+use crate::config::{AuthorizationServer, Egress, EgressProxy, Endpoint, ProxyLogin, Upstream, reserved};
 use crate::secret::{Secret, SecretSource};
 
 const EXAMPLE: &str = "write egress_proxy = \"http://proxy.example.com:3128\"";
@@ -67,7 +67,10 @@ pub(super) fn of_login(
         Some(AuthorizationServer::Discovered { issuer }) => {
             // Its own form was checked already.
             let node = Node::text(table.place_of("issuer"), issuer.as_str());
-            known.extend(url::endpoint(&node, "issuer", true, context).map(|endpoint| endpoint.origin));
+            known.extend(
+                url::endpoint(&node, "issuer", url::Leave { cleartext: true, link_local: true }, context)
+                    .map(|endpoint| endpoint.origin),
+            );
         }
         None => {}
     }
@@ -113,12 +116,20 @@ fn of_table(table: &Table, origins: &[Upstream], context: &mut Context<'_>) -> E
 fn written(node: &Node, context: &mut Context<'_>) -> Option<Arc<EgressProxy>> {
     let Value::Table(table) = &node.value else {
         let (host, port) = address(node, "egress_proxy", context)?;
-        return Some(Arc::new(EgressProxy { host, port, login: None }));
+        if url::may_not_be_reached(&host, false, node, "egress_proxy", context) {
+            return None;
+        }
+        return Some(Arc::new(EgressProxy { host, port, login: None, allow_link_local: false }));
     };
-    let address = table.get("url").and_then(|node| address(node, "url", context));
+    let allow_link_local = table.flag("allow_link_local", false);
+    let address = table.get("url").and_then(|node| {
+        let (host, port) = address(node, "url", context)?;
+        let barred = url::may_not_be_reached(&host, allow_link_local, node, "url", context);
+        (!barred).then_some((host, port))
+    });
     let login = login(table, context);
     let (host, port) = address?;
-    Some(Arc::new(EgressProxy { host, port, login: login? }))
+    Some(Arc::new(EgressProxy { host, port, login: login?, allow_link_local }))
 }
 
 /// None if it is wrong; `Some(None)` if there is none.
@@ -216,7 +227,12 @@ fn of_variable(names: &[&'static str], context: &Context<'_>) -> Result<Option<A
             fault("is not the address of a proxy (not shown)", HELP)
         }
     })?;
-    Ok(Some(Arc::new(EgressProxy { host, port, login })))
+    if host.parse().is_ok_and(|address| reserved(address).is_some()) {
+        const OTHER: &str = "give another one, or, knowingly, write egress_proxy = { url = \"…\", allow_link_local = true } \
+                             in [server]";
+        return Err(fault("names a proxy at a link-local address, or at no machine's (not shown)", OTHER));
+    }
+    Ok(Some(Arc::new(EgressProxy { host, port, login, allow_link_local: false })))
 }
 
 /// A command about an instance that runs elsewhere has an environment of its own, in which this stops nothing.

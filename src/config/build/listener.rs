@@ -1,5 +1,7 @@
 //! Listeners: where callers connect, each address once.
 
+mod socket;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -26,8 +28,8 @@ pub(super) struct Listeners {
 struct Written {
     bind: Bind,
     at: At,
-    /// Was a mode given, or is it the default?
-    mode_given: bool,
+    /// What is said of a Unix socket's file.
+    access_given: Vec<&'static str>,
     /// TLS, and where it is written.
     tls: Option<(ListenerTlsSettings, At)>,
 }
@@ -73,12 +75,9 @@ impl Listeners {
         if let Some(id) = exact {
             let (listener, at) = &mut self.list[id];
             listener.shared = false;
-            if written.mode_given && listener.bind != written.bind {
-                context.out.error(
-                    written.at,
-                    "`mode` differs from the one in server.listen",
-                    "write it there only",
-                );
+            if let Some(key) = socket::difference(&written.access_given, &written.bind, &listener.bind) {
+                let message = format!("`{key}` differs from the one in server.listen");
+                context.out.error(written.at, message, "write it there only");
             }
             // Placeholders, which stand for what is not at hand, cannot be compared.
             let comparable = context.check_secrets || context.placeholders == 0;
@@ -175,7 +174,7 @@ fn read(node: &Node, has_callers: bool, context: &mut Context<'_>) -> Option<Wri
         None => (node, None),
     };
     let text = address.as_text()?;
-    let mode = table.and_then(|table| table.get("mode"));
+    let access_given = socket::given(table);
     let place_of_tls = table.filter(|table| table.has("tls")).map(|table| table.place_of("tls"));
     if let Some(path) = text.strip_prefix("unix:") {
         if path.is_empty() || path.len() > LONGEST_SOCKET_PATH {
@@ -188,15 +187,16 @@ fn read(node: &Node, has_callers: bool, context: &mut Context<'_>) -> Option<Wri
             let help = "remove it; what goes through a Unix socket does not leave this machine";
             context.out.error(at, "`tls` is for TCP addresses", help);
         }
-        let bits = match mode {
-            Some(node) => permission_bits(node, context)?,
-            None => 0o600,
-        };
-        let bind = Bind::Unix { path: PathBuf::from(path), mode: bits };
-        return Some(Written { bind, at: address.at, mode_given: mode.is_some(), tls: None });
+        let bind = Bind::Unix { path: PathBuf::from(path), access: socket::access(table, context)? };
+        return Some(Written { bind, at: address.at, access_given, tls: None });
     }
-    if let Some(mode) = mode {
-        context.out.error(mode.at, "`mode` is for Unix sockets", "remove it, or write bind = \"unix:PATH\"");
+    for key in access_given {
+        let at = table.and_then(|table| table.get(key)).map_or(address.at, |node| node.at);
+        context.out.error(
+            at,
+            format!("`{key}` is for Unix sockets"),
+            "remove it, or write bind = \"unix:PATH\"",
+        );
     }
     let Ok(tcp) = text.parse::<SocketAddr>() else {
         let help = suggestion(text);
@@ -226,7 +226,12 @@ fn read(node: &Node, has_callers: bool, context: &mut Context<'_>) -> Option<Wri
         context.out.warn(address.at, message, help);
     }
     let tls = table.and_then(|table| table.table("tls")).and_then(|table| tls::listener(table, context));
-    Some(Written { bind: Bind::Tcp(tcp), at: address.at, mode_given: false, tls: tls.zip(place_of_tls) })
+    Some(Written {
+        bind: Bind::Tcp(tcp),
+        at: address.at,
+        access_given: Vec::new(),
+        tls: tls.zip(place_of_tls),
+    })
 }
 
 fn suggestion(text: &str) -> String {
@@ -235,14 +240,4 @@ fn suggestion(text: &str) -> String {
         return format!("write \"unix:{}\"", text.escape_debug());
     }
     format!("write \"127.0.0.1:{port}\", \"[::1]:{port}\" or \"unix:PATH\"")
-}
-
-fn permission_bits(node: &Node, context: &mut Context<'_>) -> Option<u32> {
-    let text = node.as_text()?;
-    let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777 && matches!(text.len(), 3 | 4));
-    if bits.is_none() {
-        let message = format!("`mode`: {} is not permission bits", node.shown());
-        context.out.error(node.at, message, "write three octal digits after a 0, as mode = \"0660\"");
-    }
-    bits
 }

@@ -17,29 +17,6 @@ pub(super) fn host(node: &Node, context: &mut Context<'_>) -> Option<String> {
     }
 }
 
-/// A host name, or `*.suffix`.
-pub(super) fn pattern(node: &Node, context: &mut Context<'_>) -> Option<String> {
-    let text = node.as_text()?;
-    let Some(suffix) = text.strip_prefix("*.") else {
-        return host(node, context);
-    };
-    match normal(suffix) {
-        Ok(host) => Some(format!("*.{host}")),
-        Err((problem, help)) => {
-            context.out.error(node.at, format!("host {} {problem}", node.shown()), help);
-            None
-        }
-    }
-}
-
-/// Does the pattern take the host?
-pub(super) fn matches(pattern: &str, host: &str) -> bool {
-    match pattern.strip_prefix('*') {
-        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-        None => pattern == host,
-    }
-}
-
 /// Is it a name or address of this machine itself: `localhost`, `*.localhost` or an address of the loopback range?
 pub fn is_this_machine(host: &str) -> bool {
     host == "localhost"
@@ -106,21 +83,6 @@ mod tests {
         ];
         for (text, want) in cases {
             assert_eq!(normal(text).ok().as_deref(), want, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_pattern_takes_subdomains_and_not_the_suffix_itself() {
-        let cases = [
-            ("api.neo4j.io", "api.neo4j.io", true),
-            ("api.neo4j.io", "x.api.neo4j.io", false),
-            ("*.neo4j.io", "api.neo4j.io", true),
-            ("*.neo4j.io", "a.b.neo4j.io", true),
-            ("*.neo4j.io", "neo4j.io", false),
-            ("*.neo4j.io", "evilneo4j.io", false),
-        ];
-        for (pattern, host, want) in cases {
-            assert_eq!(matches(pattern, host), want, "{pattern} {host}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::credential::Credentials;
-use super::{egress, tls, url};
+use super::{egress, routing, tls, url};
 use crate::config::context::Context;
 use crate::config::document::{Entry, Node, Table, Value};
 use crate::config::units::{self, Rate};
@@ -25,7 +25,11 @@ pub(super) fn route(
     let credential = credentials.of_route(entry, table, upstream.as_ref(), global, context);
     let account = credential.and_then(|credential| credentials.account_of_route(table, credential, context));
     let tls = tls::settings(table.table("tls"), global, context);
+    if let Some(upstream) = &upstream {
+        tls::refuse_idle_pin(table, upstream, "upstream", context);
+    }
     let pace = pace(table, context);
+    let local_token_endpoint = local_token_endpoint(table, provider, &matches, context);
     Some(Route {
         name: entry.key.as_str().into(),
         provider,
@@ -45,6 +49,7 @@ pub(super) fn route(
         preserve_header_case: table.flag("preserve_header_case", false),
         pace,
         pace_wait: table.duration("pace_wait").unwrap_or(Duration::from_secs(10)),
+        local_token_endpoint,
         passes_encoded_slash: table.text("encoded_slash") == Some("pass"),
     })
 }
@@ -91,10 +96,10 @@ fn upstream(entry: &Entry, table: &Table, provider: Provider, context: &mut Cont
         Provider::Neon => Some("https://console.neon.tech/api/v2"),
         Provider::Neo4j | Provider::Generic => None,
     };
-    let allow_cleartext = table.flag("allow_cleartext", false);
+    let leave = url::Leave::of(table);
     match (table.get("upstream"), default) {
-        (Some(node), _) => url::upstream(node, allow_cleartext, context),
-        (None, Some(default)) => url::upstream(&Node::text(entry.at, default), allow_cleartext, context),
+        (Some(node), _) => url::upstream(node, leave, context),
+        (None, Some(default)) => url::upstream(&Node::text(entry.at, default), leave, context),
         (None, None) => {
             // A mistaken provider may be the reason; that is reported already.
             if !table.get("provider").is_some_and(|node| matches!(node.value, Value::Broken)) {
@@ -142,6 +147,36 @@ fn pace(table: &Table, context: &mut Context<'_>) -> Vec<Rate> {
         );
     }
     rates
+}
+
+/// Where clients of Aura fetch their tokens, unless another path is written, or none.
+fn local_token_endpoint(
+    table: &Table,
+    provider: Provider,
+    matches: &Matches,
+    context: &mut Context<'_>,
+) -> Option<Box<str>> {
+    const KEY: &str = "local_token_endpoint";
+    let Some(node) = table.get(KEY) else {
+        return (provider == Provider::Aura).then(|| "/oauth/token".into());
+    };
+    let path = routing::plain_path(KEY, "/oauth/token", node, context)?;
+    if path == "/" {
+        let help =
+            format!("write the path at which the client fetches its token, as {KEY} = \"/oauth/token\"");
+        context.out.error(node.at, format!("{KEY} `/` would answer at the root of the route"), help);
+    }
+    let rest_behind =
+        |prefix: &String| Some(path.strip_prefix(&**prefix)?).filter(|rest| rest.starts_with('/'));
+    let behind = matches.paths.iter().filter(|prefix| !prefix.is_empty()).find_map(rest_behind);
+    if let Some(rest) = behind {
+        context.out.warn(
+            node.at,
+            format!("{KEY} begins with the route's own prefix, which is not part of it"),
+            format!("write {KEY} = \"{rest}\", unless clients call the prefix twice"),
+        );
+    }
+    Some(path.into())
 }
 
 fn refused_statuses(table: &Table, provider: Provider) -> Vec<u16> {

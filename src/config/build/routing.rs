@@ -134,16 +134,26 @@ fn report_same<T: PartialEq>(
 
 /// A path prefix without its trailing slash; empty for `/`.
 fn path(node: &Node, context: &mut Context<'_>) -> Option<String> {
+    plain_path("path", "/aura", node, context).map(|path| path.trim_end_matches('/').to_owned())
+}
+
+/// A path that is its own normal form, as a key gives it, or an error.
+pub(super) fn plain_path<'a>(
+    key: &str,
+    example: &str,
+    node: &'a Node,
+    context: &mut Context<'_>,
+) -> Option<&'a str> {
     let text = node.as_text()?;
     let wrong = |problem: &str, help: String, context: &mut Context<'_>| {
-        context.out.error(node.at, format!("path {} {problem}", node.shown()), help);
+        context.out.error(node.at, format!("{key} {} {problem}", node.shown()), help);
         None
     };
-    let plain = "write plain segments, as path = \"/aura\"".to_owned();
+    let plain = format!("write plain segments, as {key} = \"{example}\"");
     if !text.starts_with('/') {
         let help = match node.shown().starts_with('`') {
-            true => format!("write path = \"/{}\"", text.escape_debug()),
-            false => plain,
+            true if !text.contains("://") => format!("write {key} = \"/{}\"", text.escape_debug()),
+            _ => plain,
         };
         return wrong("does not begin with `/`", help, context);
     }
@@ -164,5 +174,5 @@ fn path(node: &Node, context: &mut Context<'_>) -> Option<String> {
     {
         return wrong("has a character that no path has", plain, context);
     }
-    Some(text.trim_end_matches('/').to_owned())
+    Some(text)
 }

@@ -17,7 +17,7 @@ const KEY_HELP: &str = "make one with `openssl rand -base64 32`";
 /// Stands for a directory of the environment that is not at hand.
 const PLACEHOLDER_PATH: &str = "/placeholder/sidekey";
 /// The keys that not every type takes, and those that do.
-const OWN_KEYS: [(&str, &[&str]); 9] = [
+const OWN_KEYS: [(&str, &[&str]); 10] = [
     ("path", &["file"]),
     ("url", &["redis"]),
     ("username", &["redis"]),
@@ -25,6 +25,7 @@ const OWN_KEYS: [(&str, &[&str]); 9] = [
     ("prefix", &["redis"]),
     ("tls", &["redis"]),
     ("allow_cleartext", &["redis"]),
+    ("allow_link_local", &["redis"]),
     ("timeout", &["redis"]),
     ("encryption_key", &["file", "redis"]),
 ];

@@ -6,9 +6,10 @@ use super::secrets::warn_if_public;
 use crate::config::context::Context;
 use crate::config::diagnostic::At;
 use crate::config::document::{Table, Value};
-use crate::config::{ListenerTlsSettings, TlsSettings};
+use crate::config::{ListenerTlsSettings, Pin, TlsSettings, Upstream};
 
-/// The settings of a `tls` table, with the global ones merged in: roots add up, an identity of its own wins.
+/// The settings of a `tls` table, with the global ones merged in: roots add up; of pins and an identity, its own win. A
+/// `ca` of its own ends the global pins.
 pub(super) fn settings(
     table: Option<&Table>,
     global: &TlsSettings,
@@ -23,6 +24,11 @@ pub(super) fn settings(
             ca.push(path);
         }
     }
+    let pins = match (table.has("pin"), table.has("ca")) {
+        (true, _) => pins(table, context),
+        (false, true) => Vec::new(),
+        (false, false) => global.pins.clone(),
+    };
     let (cert, key) = (path(table, "cert", context), path(table, "key", context));
     for (given, missing) in [("cert", "key"), ("key", "cert")] {
         if table.has(given) && !table.has(missing) {
@@ -31,7 +37,48 @@ pub(super) fn settings(
         }
     }
     warn_of_public_key(key.as_deref(), table, context);
-    TlsSettings { ca, identity: cert.zip(key).or_else(|| global.identity.clone()) }
+    TlsSettings { ca, pins, identity: cert.zip(key).or_else(|| global.identity.clone()) }
+}
+
+fn pins(table: &Table, context: &mut Context<'_>) -> Vec<Pin> {
+    const EXAMPLE: &str = "write it as pin = \"sha256/BASE64\", the SHA-256 of the server's public key; the README says \
+                           how to get it";
+    if table.has("ca") {
+        let message =
+            "`pin` and `ca` exclude each other: whoever has a pinned key is trusted, whoever signed it";
+        context.out.error(table.place_of("pin"), message, "keep one of the two");
+    }
+    if table.get("pin").is_some_and(|node| matches!(&node.value, Value::List(items) if items.is_empty())) {
+        context.out.error(
+            table.place_of("pin"),
+            "`pin` is an empty list: nobody could be connected to",
+            EXAMPLE,
+        );
+    }
+    let mut pins = Vec::new();
+    for node in table.items("pin") {
+        let Some(text) = node.as_text() else { continue };
+        match Pin::parse(text) {
+            Some(pin) => pins.push(pin),
+            // Its place is taken by what stands for it.
+            None if node.referenced && !context.check_secrets => pins.push(Pin::new([0; 32])),
+            None => {
+                context.out.error(node.at, format!("`pin`: {} is no pinned key", node.shown()), EXAMPLE);
+            }
+        }
+    }
+    pins
+}
+
+/// A pin that nothing would look at is an error: it must not seem to protect.
+pub(super) fn refuse_idle_pin(table: &Table, origin: &Upstream, key: &str, context: &mut Context<'_>) {
+    if let Some(own) = table.table("tls")
+        && own.has("pin")
+        && !origin.tls
+    {
+        let help = format!("write https:// in `{key}`, or remove it");
+        context.out.error(own.place_of("pin"), format!("`pin` has no use: `{key}` is http://"), help);
+    }
 }
 
 /// The settings of a listener's `tls` table; none if they are wrong, which is reported.

@@ -6,11 +6,30 @@ use url::{Host, Url};
 use super::names;
 use crate::config::context::Context;
 use crate::config::diagnostic::At;
-use crate::config::document::Node;
-use crate::config::{Endpoint, Upstream};
+use crate::config::document::{Node, Table};
+use crate::config::{Endpoint, Reserved, Upstream, reserved_unless};
+
+/// Where a table lets its URLs lead, knowingly.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Leave {
+    /// In clear text to other machines.
+    pub(super) cleartext: bool,
+    /// To link-local addresses, and those of metadata services.
+    pub(super) link_local: bool,
+}
+
+impl Leave {
+    /// What the table says.
+    pub(super) fn of(table: &Table) -> Self {
+        Self {
+            cleartext: table.flag("allow_cleartext", false),
+            link_local: table.flag("allow_link_local", false),
+        }
+    }
+}
 
 /// The upstream that the node gives, or an error.
-pub(super) fn upstream(node: &Node, allow_cleartext: bool, context: &mut Context<'_>) -> Option<Upstream> {
+pub(super) fn upstream(node: &Node, leave: Leave, context: &mut Context<'_>) -> Option<Upstream> {
     let url = parse(node, "upstream", context)?;
     if url.query().is_some() || url.fragment().is_some() {
         let help = "write it without `?…` and `#…`";
@@ -18,16 +37,11 @@ pub(super) fn upstream(node: &Node, allow_cleartext: bool, context: &mut Context
         return None;
     }
     let base_path = url.path().trim_end_matches('/').to_owned();
-    origin(&url, base_path, node, "upstream", allow_cleartext, context)
+    origin(&url, base_path, node, "upstream", leave, context)
 }
 
 /// The token endpoint that the node gives, or an error.
-pub(super) fn endpoint(
-    node: &Node,
-    key: &str,
-    allow_cleartext: bool,
-    context: &mut Context<'_>,
-) -> Option<Endpoint> {
+pub(super) fn endpoint(node: &Node, key: &str, leave: Leave, context: &mut Context<'_>) -> Option<Endpoint> {
     let url = parse(node, key, context)?;
     if url.fragment().is_some() {
         context.out.error(node.at, format!("`{key}` may not have a fragment"), "write it without `#…`");
@@ -37,30 +51,25 @@ pub(super) fn endpoint(
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
     };
-    let origin = origin(&url, String::new(), node, key, allow_cleartext, context)?;
+    let origin = origin(&url, String::new(), node, key, leave, context)?;
     Some(Endpoint { origin, path_and_query })
 }
 
 /// An issuer identifier (RFC 8414 §2): kept exactly as it is written, for it is only ever compared.
-pub(super) fn issuer(node: &Node, allow_cleartext: bool, context: &mut Context<'_>) -> Option<String> {
+pub(super) fn issuer(node: &Node, leave: Leave, context: &mut Context<'_>) -> Option<String> {
     let url = parse(node, "issuer", context)?;
     if url.query().is_some() || url.fragment().is_some() {
         let help = "write the issuer identifier as the server's metadata has it, without `?…` and `#…`";
         context.out.error(node.at, "`issuer` has a query or fragment, which no issuer has (RFC 8414)", help);
         return None;
     }
-    origin(&url, String::new(), node, "issuer", allow_cleartext, context)?;
+    origin(&url, String::new(), node, "issuer", leave, context)?;
     node.as_text().map(str::to_owned)
 }
 
 /// A page for the browser: kept as it is written.
-pub(super) fn page(
-    node: &Node,
-    key: &str,
-    allow_cleartext: bool,
-    context: &mut Context<'_>,
-) -> Option<String> {
-    endpoint(node, key, allow_cleartext, context)?;
+pub(super) fn page(node: &Node, key: &str, leave: Leave, context: &mut Context<'_>) -> Option<String> {
+    endpoint(node, key, leave, context)?;
     node.as_text().map(str::to_owned)
 }
 
@@ -153,7 +162,7 @@ fn origin(
     base_path: String,
     node: &Node,
     key: &str,
-    allow_cleartext: bool,
+    leave: Leave,
     context: &mut Context<'_>,
 ) -> Option<Upstream> {
     let tls = url.scheme() == "https";
@@ -165,7 +174,7 @@ fn origin(
         Host::Ipv4(address) => (address.to_string(), address.to_string()),
         Host::Ipv6(address) => (address.to_string(), format!("[{address}]")),
     };
-    if !tls && !allow_cleartext && !names::is_this_machine(&host) {
+    if !tls && !leave.cleartext && !names::is_this_machine(&host) {
         context.out.error(
             node.at,
             format!("`{key}`: the credential would go over the network to {host} in clear text"),
@@ -174,6 +183,9 @@ fn origin(
                 _ => "write https://, or, knowingly, allow_cleartext = true",
             },
         );
+        return None;
+    }
+    if may_not_be_reached(&host, leave.link_local, node, key, context) {
         return None;
     }
     let port = url.port_or_known_default()?;
@@ -185,5 +197,30 @@ fn origin(
         context.out.error(node.at, format!("`{key}`: this is not a host name"), example(key));
         return None;
     };
-    Some(Upstream { tls, host, port, base_path, host_header, via: None })
+    let allow_link_local = leave.link_local;
+    Some(Upstream { tls, host, port, base_path, host_header, via: None, allow_link_local })
+}
+
+/// Is it an address that nothing goes to? Reports it. What a name leads to shows when it is looked up.
+pub(super) fn may_not_be_reached(
+    host: &str,
+    allow_link_local: bool,
+    node: &Node,
+    key: &str,
+    context: &mut Context<'_>,
+) -> bool {
+    let Ok(address) = host.parse() else { return false };
+    let Some(why) = reserved_unless(address, allow_link_local) else { return false };
+    let help = match (why, node.at) {
+        (Reserved::NoMachine, _) => "write the address of the service; this machine's is 127.0.0.1",
+        (_, At::Variable(_)) => {
+            "give another address, or, knowingly, write a file with allow_link_local = true beside it"
+        }
+        _ if key == "egress_proxy" => {
+            "correct it, or, knowingly, write egress_proxy = { url = \"…\", allow_link_local = true }"
+        }
+        _ => "correct it, or, knowingly, write allow_link_local = true",
+    };
+    context.out.error(node.at, format!("`{key}`: {address} is {why}, where credentials must not go"), help);
+    true
 }

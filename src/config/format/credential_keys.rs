@@ -1,13 +1,17 @@
 //! Every type of credential and its keys.
 
-use super::keys::{CLEARTEXT, PEERS, POSITIVE, SOME_TIME, TEXT, TEXTS, TLS_TABLE, egress_proxy};
+use super::keys::{CLEARTEXT, LINK_LOCAL, PEERS, POSITIVE, SOME_TIME, TEXT, TEXTS, TLS_TABLE, egress_proxy};
 use super::{Choice, Key, Kind, TableFormat};
 
 /// The keys that every type has.
 pub(crate) const COMMON: &[Key] = &[
     Key::new("required", Kind::Flag, "Does readiness wait for it?").default("true; false for logins"),
-    Key::new("hosts", PEERS, "The only upstream hosts that it may go to: exact, or `*.suffix`.")
-        .default("any; aura: `api.neo4j.io`; neon_oauth: `console.neon.tech`"),
+    Key::new(
+        "hosts",
+        PEERS,
+        "The only upstream hosts that it may go to: exact, or `*.suffix`; after either may stand a port.",
+    )
+    .default("any; aura: `api.neo4j.io` and this machine; neon_oauth: `console.neon.tech` and this machine"),
     Key::new("lease_timeout", SOME_TIME, "How long a request may wait for a token.").default("\"10s\""),
     Key::new("lease_queue", POSITIVE, "How many requests may wait for a token at once.").default("1024"),
     Key::new("margin", SOME_TIME, "How long before its expiry a token is refreshed at the latest.")
@@ -81,6 +85,7 @@ const CLIENT: &[Key] = &[
     TLS,
     EGRESS,
     CLEARTEXT,
+    LINK_LOCAL,
     FETCH_TIMEOUT,
 ];
 const AUTH_METHODS: Kind = Kind::OneOf(&[
@@ -120,6 +125,7 @@ const LOGIN: &[Key] = &[
     TLS,
     EGRESS,
     CLEARTEXT,
+    LINK_LOCAL,
     FETCH_TIMEOUT,
 ];
 

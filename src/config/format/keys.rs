@@ -5,8 +5,12 @@ use super::{Choice, Key, Kind, TableFormat};
 pub(super) const TEXT: Kind = Kind::Text("…");
 pub(super) const TEXTS: Kind = Kind::List(&TEXT);
 const FILE: Kind = Kind::Text("/etc/ssl/private-ca.pem");
+const PIN: Kind = Kind::Text("sha256/BASE64");
+/// A user or a group. The last number means none at all to the system.
+const WHO: Kind = Kind::AnyOf(&[Kind::Text("sidekey"), Kind::Integer { min: 0, max: 4_294_967_294 }]);
 const ADDRESS: Kind = Kind::Text("127.0.0.1:7600");
 const PATH: Kind = Kind::Text("/aura");
+const TOKEN_PATH: Kind = Kind::Text("/oauth/token");
 const HOST: Kind = Kind::Text("aura.localhost");
 pub(super) const PEERS: Kind = Kind::List(&Kind::Text("api.example.com"));
 pub(super) const POSITIVE: Kind = Kind::Integer { min: 1, max: 1_000_000 };
@@ -30,6 +34,12 @@ pub(super) const fn egress_proxy(doc: &'static str) -> Key {
 pub(super) const CLEARTEXT: Key =
     Key::new("allow_cleartext", Kind::Flag, "Allows `http://` to a peer that is not on this machine.")
         .default("false");
+pub(super) const LINK_LOCAL: Key = Key::new(
+    "allow_link_local",
+    Kind::Flag,
+    "Allows link-local addresses, and those of clouds' metadata services.",
+)
+.default("false");
 
 /// The whole file.
 pub(crate) static ROOT: TableFormat = TableFormat {
@@ -162,7 +172,11 @@ static LISTEN_ITEM: TableFormat = TableFormat {
         )
         .required(),
         Key::new("mode", Kind::Text("0660"), "Permission bits of the Unix socket's file.")
-            .default("\"0600\""),
+            .default("\"0600\"; with `group` \"0660\""),
+        Key::new("owner", WHO, "The user that the Unix socket's file is given to: a name or a number.")
+            .default("who runs sidekey"),
+        Key::new("group", WHO, "The group that the Unix socket's file is given to: a name or a number.")
+            .default("the group of who runs sidekey"),
         Key::new(
             "allow_unauthenticated_remote",
             Kind::Flag,
@@ -269,6 +283,7 @@ static ROUTE: TableFormat = TableFormat {
         Key::new("tls", TLS_TABLE, "TLS towards the upstream."),
         egress_proxy("The HTTP proxy that leads to the upstream; false: none.").default("as in `[server]`"),
         CLEARTEXT,
+        LINK_LOCAL,
         Key::new("allow", TEXTS, "The only requests that pass.").later("rules for single requests"),
         Key::new("deny", TEXTS, "Requests that do not pass.").later("rules for single requests"),
         Key::new("cors", Kind::AnyOf(&[Kind::Flag, TEXTS]), "Origins of web pages that may call.")
@@ -315,10 +330,11 @@ static ROUTE: TableFormat = TableFormat {
         Key::new("pace_wait", ANY_TIME, "How long a request may wait for its turn.").default("\"10s\""),
         Key::new(
             "local_token_endpoint",
-            Kind::AnyOf(&[Kind::Flag, PATH]),
-            "Answers clients' own token requests.",
+            Kind::AnyOf(&[TOKEN_PATH, Kind::Off]),
+            "The path, without the route's own prefix, at which sidekey itself answers clients that fetch a token; false: \
+             none.",
         )
-        .later("answering clients that ask for tokens themselves"),
+        .default("aura: `\"/oauth/token\"`; else none"),
         Key::new(
             "preserve_header_case",
             Kind::Flag,
@@ -342,6 +358,7 @@ static EGRESS_PROXY: TableFormat = TableFormat {
         .required(),
         Key::new("username", TEXT, "What it knows sidekey by (Basic)."),
         Key::new("password", Kind::Secret, "The password for it; no command."),
+        LINK_LOCAL,
     ]],
     later: None,
 };
@@ -349,13 +366,20 @@ static EGRESS_PROXY: TableFormat = TableFormat {
 static TLS: TableFormat = TableFormat {
     name: "tls",
     heading: "[tls], or tls = { … } on a route or credential",
-    doc: "`ca` verifies the peer, besides the system's roots; `cert` and `key` are ours. At the top level, it holds for \
-          every upstream and token endpoint.",
+    doc: "`ca` verifies the peer, besides the system's roots, or `pin` does, in their place; `cert` and `key` are ours. At \
+          the top level, it holds for every upstream and token endpoint; a `ca` or `pin` of one's own comes before a `pin` \
+          there.",
     keys: &[&[
         Key::new(
             "ca",
             Kind::AnyOf(&[FILE, Kind::List(&FILE)]),
             "PEM files with roots to trust; one or a list.",
+        ),
+        Key::new(
+            "pin",
+            Kind::AnyOf(&[PIN, Kind::List(&PIN)]),
+            "Public keys in the place of roots, as `sha256/BASE64`; one or a list. The peer must have one of them; \
+             nothing else of its certificate counts then, neither who signed it nor names and dates.",
         ),
         Key::new("cert", Kind::Text("/etc/sidekey/client.pem"), "PEM file with our certificate chain."),
         Key::new("key", Kind::Text("/etc/sidekey/client.key"), "PEM file with its private key."),
@@ -420,6 +444,7 @@ static STORE: TableFormat = TableFormat {
         Key::new("prefix", Kind::Text("sidekey"), "redis: stands before every key.").default("\"sidekey\""),
         Key::new("tls", TLS_TABLE, "redis: TLS towards the server."),
         CLEARTEXT,
+        LINK_LOCAL,
         Key::new("timeout", SOME_TIME, "redis: how long one command may take.").default("\"2s\""),
         Key::new(
             "encryption_key",

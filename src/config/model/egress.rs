@@ -17,6 +17,8 @@ pub struct EgressProxy {
     pub port: u16,
     /// What it is shown (RFC 7617); none: nothing.
     pub login: Option<ProxyLogin>,
+    /// May its name lead to a link-local address, or to that of a metadata service?
+    pub allow_link_local: bool,
 }
 
 /// A user name and password for an egress proxy.

@@ -94,6 +94,8 @@ pub struct AuthorizationCode {
     pub egress: Egress,
     /// May discovered endpoints be `http://` and not on this machine?
     pub allow_cleartext: bool,
+    /// May they lead to link-local addresses, or to those of metadata services?
+    pub allow_link_local: bool,
     /// How long one fetch may take.
     pub fetch_timeout: Duration,
     /// How long a person may take for a login.
@@ -222,6 +224,7 @@ impl fmt::Debug for AuthorizationCode {
             tls,
             egress,
             allow_cleartext,
+            allow_link_local,
             fetch_timeout,
             login_timeout,
         } = self;
@@ -237,6 +240,7 @@ impl fmt::Debug for AuthorizationCode {
             .field("tls", tls)
             .field("egress", egress)
             .field("allow_cleartext", allow_cleartext)
+            .field("allow_link_local", allow_link_local)
             .field("fetch_timeout", fetch_timeout)
             .field("login_timeout", login_timeout)
             .finish()

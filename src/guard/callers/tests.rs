@@ -2,6 +2,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
 use super::*;
+use crate::clock::Clock;
 use crate::config::{Environment, LoadOptions, Source, load};
 
 const CONFIG: &str = r#"
@@ -29,7 +30,7 @@ fn config(text: &str) -> Config {
 }
 
 fn callers() -> Callers {
-    Callers::load(&config(CONFIG), &SecretReader::new([])).expect("tokens").0
+    Callers::load(&config(CONFIG), &SecretReader::new([]), &Clock::system()).expect("tokens").0
 }
 
 fn basic(pair: &str) -> String {
@@ -45,7 +46,7 @@ fn named(headers: &[(&str, &str)], peer: Option<(u32, u32)>) -> Result<Option<St
         map.append(name, value.parse().expect("value"));
     }
     let peer = peer.map(|(uid, gid)| Peer { uid, gid });
-    Ok(callers.identify(&map, peer)?.map(|id| callers.name(id).to_string()))
+    Ok(callers.identify(&map, peer, None)?.map(|id| callers.name(id).to_string()))
 }
 
 #[test]
@@ -142,10 +143,11 @@ fn a_process_is_known_by_its_user_and_group_unless_its_token_says_otherwise() {
 #[test]
 fn without_callers_whoever_connects_gets_in() {
     let text = CONFIG.split("[caller.ci]").next().expect("a beginning");
-    let (callers, _) = Callers::load(&config(text), &SecretReader::new([])).expect("nothing to read");
+    let (callers, _) =
+        Callers::load(&config(text), &SecretReader::new([]), &Clock::system()).expect("nothing to read");
     let mut headers = HeaderMap::new();
     headers.insert("sidekey-token", "anything".parse().expect("value"));
-    assert_eq!(callers.identify(&headers, None), Ok(None));
+    assert_eq!(callers.identify(&headers, None, None), Ok(None));
 }
 
 #[test]
@@ -156,7 +158,7 @@ fn a_token_that_its_file_has_no_more_counts_no_more() {
     let callers = |watch: &Callers, token: &str| {
         let mut headers = HeaderMap::new();
         headers.insert("sidekey-token", token.parse().expect("value"));
-        watch.identify(&headers, None).ok().flatten().map(|id| watch.name(id).to_string())
+        watch.identify(&headers, None, None).ok().flatten().map(|id| watch.name(id).to_string())
     };
     write("a", "token-of-a-0123456789\n");
     write("b", "token-of-b-0123456789\n");
@@ -166,7 +168,8 @@ fn a_token_that_its_file_has_no_more_counts_no_more() {
         at("a").display(),
         at("b").display()
     );
-    let (known, mut watch) = Callers::load(&config(&text), &SecretReader::new([])).expect("tokens");
+    let (known, mut watch) =
+        Callers::load(&config(&text), &SecretReader::new([]), &Clock::system()).expect("tokens");
     let name = |token| callers(&known, token);
     assert_eq!(name("token-of-a-0123456789").as_deref(), Some("a"));
 
@@ -191,6 +194,12 @@ fn a_token_that_its_file_has_no_more_counts_no_more() {
     write("a", "token-of-b-0123456789\n");
     watch.look();
     assert_eq!((name("token-of-b-0123456789"), name("another-of-a-0123456789")), (None, None));
+    // Nor does a caller's name beside it.
+    assert_eq!(
+        (known.of("a", b"token-of-b-0123456789"), known.of("b", b"token-of-b-0123456789")),
+        (None, None)
+    );
+    assert!(known.tokens(0).is_empty() && known.tokens(1).is_empty());
     write("a", "third-of-a-0123456789\n");
     watch.look();
     assert_eq!(name("token-of-b-0123456789").as_deref(), Some("b"));
@@ -201,16 +210,18 @@ fn a_token_that_its_file_has_no_more_counts_no_more() {
 fn a_token_may_be_what_a_command_prints() {
     let text = "[route.up]\nupstream = \"http://127.0.0.1:1\"\ncredential = false\n[caller.a]\n\
                 token = { exec = [\"/bin/echo\", \"printed-0123456789\"] }\n";
-    let (known, _) = Callers::load(&config(text), &SecretReader::new([])).expect("a token");
+    let (known, _) = Callers::load(&config(text), &SecretReader::new([]), &Clock::system()).expect("a token");
     assert_eq!(known.tokens(0).iter().map(Secret::expose).collect::<Vec<_>>(), ["printed-0123456789"]);
     let text = text.replace("printed-", "two words ");
-    let refused = Callers::load(&config(&text), &SecretReader::new([])).expect_err("no word");
+    let refused =
+        Callers::load(&config(&text), &SecretReader::new([]), &Clock::system()).expect_err("no word");
     assert!(matches!(refused, SecretError::NotAWord(_)), "{refused:?}");
 }
 
 #[test]
 fn debug_shows_no_token() {
-    let (known, watch) = Callers::load(&config(CONFIG), &SecretReader::new([])).expect("tokens");
+    let (known, watch) =
+        Callers::load(&config(CONFIG), &SecretReader::new([]), &Clock::system()).expect("tokens");
     let debug = format!("{known:?} {watch:?}");
     assert!(!debug.contains("0123456789"), "{debug}");
 }

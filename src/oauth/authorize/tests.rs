@@ -17,6 +17,7 @@ fn endpoints(auth_url: &str, issuer: Option<&str>, iss_required: bool) -> Endpoi
         base_path: String::new(),
         host_header: HeaderValue::from_static("auth.example"),
         via: None,
+        allow_link_local: false,
     };
     Endpoints {
         issuer: issuer.map(str::to_owned),
@@ -56,6 +57,7 @@ fn config(scope: Option<&str>, auth_params: &[(&str, &str)]) -> AuthorizationCod
         tls: TlsSettings::default(),
         egress: crate::config::Egress::default(),
         allow_cleartext: false,
+        allow_link_local: false,
         fetch_timeout: Duration::from_secs(1),
         login_timeout: Duration::from_secs(1),
     }

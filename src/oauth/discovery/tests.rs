@@ -15,6 +15,7 @@ fn demands() -> Demands {
         issuer: ISSUER.to_owned(),
         auth_method: AuthMethod::Post,
         allow_cleartext: false,
+        allow_link_local: false,
         egress: Egress::default(),
         limit,
     }
@@ -187,8 +188,30 @@ fn clear_text_is_for_this_machine_or_for_those_who_allow_it() {
 }
 
 #[test]
+fn metadata_names_no_link_local_address_but_to_those_who_allow_it() {
+    let cases = [
+        ("https://169.254.169.254/t", false, false),
+        ("https://169.254.169.254/t", true, true),
+        ("https://0xa9fea9fe/t", false, false),
+        ("https://[fe80::1]/t", false, false),
+        ("https://[64:ff9b::169.254.169.254]/t", false, false),
+        ("https://0.0.0.0/t", true, false),
+        ("https://10.0.0.1/t", false, true),
+    ];
+    for (text, allow_link_local, good) in cases {
+        let demands = Demands { allow_link_local, ..demands() };
+        assert_eq!(endpoint(text, &demands).is_ok(), good, "{text} {allow_link_local}");
+    }
+}
+
+#[test]
 fn the_egress_proxy_leads_to_what_metadata_names_but_not_to_this_machine() {
-    let proxy = Arc::new(EgressProxy { host: "proxy.example".into(), port: 3128, login: None });
+    let proxy = Arc::new(EgressProxy {
+        host: "proxy.example".into(),
+        port: 3128,
+        login: None,
+        allow_link_local: false,
+    });
     let egress = Egress { https: Some(Arc::clone(&proxy)), ..Egress::default() };
     let demands = Demands { egress, ..demands() };
     let cases = [

@@ -22,6 +22,7 @@ fn upstream(url: &str) -> Upstream {
         base_path: url.path().trim_end_matches('/').to_owned(),
         host_header: host_header.parse().unwrap(),
         via: None,
+        allow_link_local: false,
     }
 }
 
@@ -309,6 +310,7 @@ fn route(paths: &[&str]) -> Route {
         preserve_header_case: false,
         pace: Vec::new(),
         pace_wait: std::time::Duration::ZERO,
+        local_token_endpoint: None,
         passes_encoded_slash: false,
     }
 }

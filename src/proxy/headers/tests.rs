@@ -23,6 +23,7 @@ fn upstream() -> Upstream {
         base_path: String::new(),
         host_header: HeaderValue::from_static("api.example"),
         via: None,
+        allow_link_local: false,
     }
 }
 

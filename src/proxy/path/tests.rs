@@ -188,6 +188,7 @@ fn upstream(base_path: &str) -> Upstream {
         base_path: base_path.into(),
         host_header: HeaderValue::from_static("h"),
         via: None,
+        allow_link_local: false,
     }
 }
 

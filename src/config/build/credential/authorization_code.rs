@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use super::bound::Bound;
 use super::{client, fields, redirect_uri};
 use crate::config::build::{egress, tls, url};
 use crate::config::context::Context;
 use crate::config::document::{Node, Table, Value};
-use crate::config::{AuthMethod, AuthorizationCode, AuthorizationServer, CredentialKind, TlsSettings};
+use crate::config::{
+    AuthMethod, AuthorizationCode, AuthorizationServer, CredentialKind, TlsSettings, Upstream,
+};
 
 const NEON_ISSUER: &str = "https://oauth2.neon.tech/";
 const NEON_AUTH_URL: &str = "https://oauth2.neon.tech/oauth2/auth";
@@ -19,6 +22,7 @@ const NEON_SCOPE: &str = "openid offline offline_access";
 pub(super) fn read(
     name: &str,
     table: &Table,
+    bound: &Bound,
     global: &TlsSettings,
     context: &mut Context<'_>,
 ) -> Option<CredentialKind> {
@@ -26,7 +30,7 @@ pub(super) fn read(
     let default_method = if neon { AuthMethod::Post } else { AuthMethod::Basic };
     let auth_method = client::auth_method(table, default_method, context);
     let client = client::client(name, table, auth_method, context);
-    let server = server(table, neon, context);
+    let server = server(table, neon, context).filter(|server| may_be_asked(server, table, bound, context));
     let (server, egress) = egress::of_login(server, table, context);
     let redirect_uri = table.get("redirect_uri").and_then(|node| redirect_uri::redirect_uri(node, context));
     let scope = match table.has("scope") {
@@ -39,6 +43,10 @@ pub(super) fn read(
     let params = fields::fields(table, "params", &["scope"], context);
     let auth_params = fields::fields(table, "auth_params", &["scope"], context);
     let tls = tls::settings(table.table("tls"), global, context);
+    if let Some(AuthorizationServer::Known { token_url, .. }) = &server {
+        tls::refuse_idle_pin(table, &token_url.origin, "token_url", context);
+    }
+    let leave = url::Leave::of(table);
     Some(CredentialKind::AuthorizationCode(AuthorizationCode {
         server: server?,
         client: client?.into(),
@@ -50,18 +58,19 @@ pub(super) fn read(
         auth_params,
         tls,
         egress,
-        allow_cleartext: table.flag("allow_cleartext", false),
+        allow_cleartext: leave.cleartext,
+        allow_link_local: leave.link_local,
         fetch_timeout: table.duration("fetch_timeout").unwrap_or(Duration::from_secs(10)),
         login_timeout: table.duration("login_timeout").unwrap_or(Duration::from_secs(600)),
     }))
 }
 
 fn server(table: &Table, neon: bool, context: &mut Context<'_>) -> Option<AuthorizationServer> {
-    let allow_cleartext = table.flag("allow_cleartext", false);
-    let issuer = table.get("issuer").map(|node| url::issuer(node, allow_cleartext, context));
-    let auth_url = table.get("auth_url").map(|node| url::page(node, "auth_url", allow_cleartext, context));
+    let leave = url::Leave::of(table);
+    let issuer = table.get("issuer").map(|node| url::issuer(node, leave, context));
+    let auth_url = table.get("auth_url").map(|node| url::page(node, "auth_url", leave, context));
     let endpoint = |key: &str, context: &mut Context<'_>| {
-        table.get(key).map(|node| url::endpoint(node, key, allow_cleartext, context))
+        table.get(key).map(|node| url::endpoint(node, key, leave, context))
     };
     let token_url = endpoint("token_url", context);
     let revoke_url = endpoint("revoke_url", context);
@@ -79,12 +88,12 @@ fn server(table: &Table, neon: bool, context: &mut Context<'_>) -> Option<Author
                 let node = |text: &str| Node::text(table.at, text);
                 let revoke_url = match revoke_url {
                     Some(url) => url?,
-                    None => url::endpoint(&node(NEON_REVOKE_URL), "revoke_url", false, context)?,
+                    None => url::endpoint(&node(NEON_REVOKE_URL), "revoke_url", leave, context)?,
                 };
                 Some(AuthorizationServer::Known {
                     issuer: Some(NEON_ISSUER.to_owned()),
                     auth_url: NEON_AUTH_URL.to_owned(),
-                    token_url: url::endpoint(&node(NEON_TOKEN_URL), "token_url", false, context)?,
+                    token_url: url::endpoint(&node(NEON_TOKEN_URL), "token_url", leave, context)?,
                     revoke_url: Some(revoke_url),
                 })
             }
@@ -106,6 +115,35 @@ fn server(table: &Table, neon: bool, context: &mut Context<'_>) -> Option<Author
         (Some(_), None) => alone("auth_url", "token_url", table, context),
         (None, Some(_)) => alone("token_url", "auth_url", table, context),
     }
+}
+
+/// May the client show itself, and grants, at all that the table names?
+fn may_be_asked(
+    server: &AuthorizationServer,
+    table: &Table,
+    bound: &Bound,
+    context: &mut Context<'_>,
+) -> bool {
+    let named: Vec<(&str, Upstream)> = match server {
+        AuthorizationServer::Known { token_url, revoke_url, .. } => {
+            [("token_url", Some(token_url)), ("revoke_url", revoke_url.as_ref())]
+                .into_iter()
+                .filter_map(|(key, endpoint)| Some((key, endpoint?.origin.clone())))
+                .collect()
+        }
+        AuthorizationServer::Discovered { issuer } => {
+            // Its own form was checked already.
+            let node = Node::text(table.place_of("issuer"), issuer.as_str());
+            let leave = url::Leave { cleartext: true, link_local: true };
+            url::endpoint(&node, "issuer", leave, context)
+                .map(|issuer| ("issuer", issuer.origin))
+                .into_iter()
+                .collect()
+        }
+    };
+    let may = |(key, origin): &(&str, Upstream)| bound.check_server(table, key, origin, context);
+    // Each is told, not only the first.
+    named.iter().map(may).fold(true, |all, may| all && may)
 }
 
 /// None if it is given and wrong; `Some(None)` if it is not given.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bound::Bound;
 use super::{account, client, fields};
 use crate::config::build::{egress, tls, url};
 use crate::config::context::Context;
@@ -19,17 +20,22 @@ const AURA_TOKEN_URL: &str = "https://api.neo4j.io/oauth/token";
 pub(super) fn read(
     name: &str,
     table: &Table,
+    bound: &Bound,
     global: &TlsSettings,
     context: &mut Context<'_>,
 ) -> Option<CredentialKind> {
     let aura = table.text("type") == Some("aura");
-    let token_url = token_url(table, aura, context);
+    let token_url = token_url(table, aura, context)
+        .filter(|endpoint| bound.check_server(table, "token_url", &endpoint.origin, context));
     let token_url = token_url.map(|endpoint| egress::led_endpoint(endpoint, table, context));
     let auth_method = client::auth_method(table, AuthMethod::Basic, context);
     let clients = clients(name, table, auth_method, context);
     let scope = fields::scope(table, context);
     let params = fields::fields(table, "params", OWN_KEYS, context);
     let tls = tls::settings(table.table("tls"), global, context);
+    if let Some(endpoint) = &token_url {
+        tls::refuse_idle_pin(table, &endpoint.origin, "token_url", context);
+    }
     Some(CredentialKind::ClientCredentials(ClientCredentials {
         token_url: token_url?,
         clients: clients?.into_iter().map(Arc::new).collect(),
@@ -51,12 +57,10 @@ pub(super) fn read(
 }
 
 fn token_url(table: &Table, aura: bool, context: &mut Context<'_>) -> Option<Endpoint> {
-    let allow_cleartext = table.flag("allow_cleartext", false);
+    let leave = url::Leave::of(table);
     match table.get("token_url") {
-        Some(node) => url::endpoint(node, "token_url", allow_cleartext, context),
-        None if aura => {
-            url::endpoint(&Node::text(table.at, AURA_TOKEN_URL), "token_url", allow_cleartext, context)
-        }
+        Some(node) => url::endpoint(node, "token_url", leave, context),
+        None if aura => url::endpoint(&Node::text(table.at, AURA_TOKEN_URL), "token_url", leave, context),
         None => None,
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use crate::config::build::url::{Leave, may_not_be_reached};
 use crate::config::build::{names, secrets, tls};
 use crate::config::context::Context;
 use crate::config::document::{Node, Table};
@@ -22,7 +23,7 @@ pub(super) fn server(table: &Table, global: &TlsSettings, context: &mut Context<
         );
     }
     let server = match table.get("url") {
-        Some(node) => url(node, table.flag("allow_cleartext", false), context),
+        Some(node) => url(node, Leave::of(table), context),
         None => {
             context.out.error(table.at, "`url` is missing", EXAMPLE);
             None
@@ -54,7 +55,7 @@ pub(super) fn server(table: &Table, global: &TlsSettings, context: &mut Context<
 }
 
 /// The server, and the number of the database.
-fn url(node: &Node, allow_cleartext: bool, context: &mut Context<'_>) -> Option<(Upstream, i64)> {
+fn url(node: &Node, leave: Leave, context: &mut Context<'_>) -> Option<(Upstream, i64)> {
     let parsed = match parse(node.as_text()?) {
         Ok(parsed) => parsed,
         Err(problem) => {
@@ -63,12 +64,15 @@ fn url(node: &Node, allow_cleartext: bool, context: &mut Context<'_>) -> Option<
             return None;
         }
     };
-    if !parsed.tls && !allow_cleartext && !names::is_this_machine(&parsed.host) {
+    if !parsed.tls && !leave.cleartext && !names::is_this_machine(&parsed.host) {
         context.out.error(
             node.at,
             format!("`url`: password and grants would go over the network to {} in clear text", parsed.host),
             "write rediss://, or, knowingly, allow_cleartext = true",
         );
+        return None;
+    }
+    if may_not_be_reached(&parsed.host, leave.link_local, node, "url", context) {
         return None;
     }
     let host = if parsed.host.contains(':') { format!("[{}]", parsed.host) } else { parsed.host.clone() };
@@ -79,7 +83,8 @@ fn url(node: &Node, allow_cleartext: bool, context: &mut Context<'_>) -> Option<
     let host_header = HeaderValue::try_from(authority).ok()?;
     let Url { tls, host, port, database } = parsed;
     // Always direct: proxies lead out to the web.
-    let server = Upstream { tls, host, port, base_path: String::new(), host_header, via: None };
+    let (base_path, allow_link_local) = (String::new(), leave.link_local);
+    let server = Upstream { tls, host, port, base_path, host_header, via: None, allow_link_local };
     Some((server, i64::from(database)))
 }
 

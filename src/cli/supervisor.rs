@@ -1,0 +1,88 @@
+//! What a service manager in the manner of systemd is told: ready, how it goes, alive, stopping. Nothing without one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tracing::debug;
+
+use crate::admin::{Instance, Readiness};
+
+/// How often it is looked whether there is something else to tell.
+const LOOK: Duration = Duration::from_secs(1);
+/// Bytes of a status at most: it is a line for people.
+const LONGEST_STATUS: usize = 200;
+
+/// The line to a service manager.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Supervisor;
+
+impl Supervisor {
+    /// The one that started this process, if it wants to be told.
+    pub(super) fn of_process() -> Option<Self> {
+        std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty()).then_some(Self)
+    }
+
+    /// The listeners are bound: requests may come.
+    pub(super) fn serving(self) {
+        tell(&[NotifyState::Ready]);
+    }
+
+    /// It stops, which may take as long as the drain.
+    pub(super) fn stopping(self) {
+        tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+    }
+
+    /// Tells how it goes whenever that changes, and, where a watchdog waits for it, that it lives: as long as
+    /// `is_alive`. For ever.
+    pub(super) async fn watch(self, instance: Arc<Instance>, is_alive: impl Fn() -> bool) {
+        // Twice in its time, as systemd's manual has it.
+        let beat = sd_notify::watchdog_enabled().map(|span| span / 2);
+        let mut ticks = tokio::time::interval(beat.unwrap_or(LOOK).clamp(Duration::from_millis(10), LOOK));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut told = String::new();
+        loop {
+            ticks.tick().await;
+            if beat.is_some() && is_alive() {
+                tell(&[NotifyState::Watchdog]);
+            }
+            let now = status(&instance.readiness());
+            if now != told {
+                tell(&[NotifyState::Status(&now)]);
+                told = now;
+            }
+        }
+    }
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!(%error, "the service manager cannot be told");
+    }
+}
+
+/// How it goes, in one line.
+fn status(readiness: &Readiness) -> String {
+    let mut text = readiness.word().to_owned();
+    if let Some(reason) = readiness.reasons().first() {
+        text.push_str(": ");
+        text.extend(reason.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    }
+    let end = (0..=text.len().min(LONGEST_STATUS)).rev().find(|at| text.is_char_boundary(*at));
+    text.truncate(end.unwrap_or(0));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_one_short_line() {
+        let reasons = |text: &str| vec![text.to_owned(), "another".to_owned()];
+        assert_eq!(status(&Readiness::Ready), "ready");
+        assert_eq!(status(&Readiness::Degraded(reasons("a\nREADY=1\rb"))), "degraded: a READY=1 b");
+        let long = status(&Readiness::NotReady(reasons(&"ö".repeat(500))));
+        assert!(long.len() <= LONGEST_STATUS && long.starts_with("not ready: ö"), "{long}");
+    }
+}
