@@ -48,25 +48,25 @@ def alone(root, upstream, names):
     environment = {"NEO4J_URI": f"https://{NAME}:{upstream.port}", "NEO4J_USERNAME": "neo4j", "NEO4J_PASSWORD": SECRET}
     with contextlib.suppress(OSError):
         (root / "new").touch()
-    check("alone: the root is read-only, and holds the binary alone", os.listdir(root) == ["sidekey"], os.listdir(root))
+    check("alone, the root is read-only, and holds the binary alone", os.listdir(root) == ["sidekey"], os.listdir(root))
     with Confined(root, environment) as sidekey:
         status = pathlib.Path(f"/proc/{sidekey.child.pid}/status").read_text()
         who = [re.search(rf"{field}:[ \t]*(.*)", status)[1].split() for field in ["Uid", "Gid", "Groups", "CapEff",
                                                                                "NoNewPrivs"]]
-        check("alone: it runs as an unprivileged user", who == [[str(USER)] * 4] * 2 + [[], ["0" * 16], ["1"]], who)
+        check("alone, it runs as an unprivileged user", who == [[str(USER)] * 4] * 2 + [[], ["0" * 16], ["1"]], who)
         for condition in ["live", "ready"]:
             ran = sidekey.command("wait", "--for", condition, "--timeout", "10s")
-            check(f"alone: `sidekey wait --for {condition}` finds it", ran.returncode == 0, ran.stderr)
+            check(f"alone, `sidekey wait --for {condition}` finds it", ran.returncode == 0, ran.stderr)
         asked = names.asked
         code, _, body = sidekey.get("/")
-        check("alone: it asks for the upstream's name", names.asked > asked, names.asked)
+        check("alone, it asks for the upstream's name", names.asked > asked, names.asked)
         # Not: that there are no roots at all.
-        check("alone: by the roots that are built in, a private certificate does not verify",
+        check("alone, by the roots that are built in, a private certificate does not verify",
               code == 502 and "UnknownIssuer" in sidekey.said(), f"{code} {body} {sidekey.said()}")
-        check("alone: and nothing reached the upstream", upstream.seen == [], upstream.seen)
+        check("alone, and nothing reached the upstream", upstream.seen == [], upstream.seen)
         figure(f"VmRSS, VmHWM {support.Sidekey.memory(sidekey)} kB")
     ran = sidekey.command("demo")
-    check("alone: the demo is not in it", ran.returncode == 2 and "demo" in ran.stderr, f"{ran.returncode} {ran.stderr}")
+    check("alone, the demo is not in it", ran.returncode == 2 and "demo" in ran.stderr, f"{ran.returncode} {ran.stderr}")
 
 
 def as_in_a_pod(path, binary, ca, upstream, way, wrapper):
@@ -89,17 +89,17 @@ tls = {{ ca = "/etc/sidekey/ca.pem" }}
     before = len(upstream.seen)
     with Confined(root(path, binary, files), {}, wrapper) as sidekey:
         ran = sidekey.command("check")
-        check(f"{label}: `sidekey check` has nothing to say", ran.returncode == 0 and not ran.stderr, ran.stderr)
+        check(f"{label}, `sidekey check` has nothing to say", ran.returncode == 0 and not ran.stderr, ran.stderr)
         code, headers, body = sidekey.get("/db?x=1", {"Authorization": "Bearer of-the-caller"})
         # base64 of neo4j:s3cret-of-the-upstream
         wanted = {"path": "/db?x=1", "host": f"{NAME}:{upstream.port}",
                   "authorization": "Basic bmVvNGo6czNjcmV0LW9mLXRoZS11cHN0cmVhbQ=="}
-        check(f"{label}: it forwards over TLS", (code, body) == (200, json.dumps(wanted)),
+        check(f"{label}, it forwards over TLS", (code, body) == (200, json.dumps(wanted)),
               f"{code} {headers} {body} {sidekey.said()}")
-        check(f"{label}: once", len(upstream.seen) == before + 1, upstream.seen)
+        check(f"{label}, once", len(upstream.seen) == before + 1, upstream.seen)
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", 7602, timeout=10)) as probe:
             probe.request("GET", "/readyz", headers={"Host": "10.0.0.1:7602"})
-            check(f"{label}: the probes' listener says that it is ready", probe.getresponse().status == 200)
+            check(f"{label}, the probes' listener says that it is ready", probe.getresponse().status == 200)
 
 
 def within_the_unit(trace):

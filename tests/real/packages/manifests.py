@@ -52,7 +52,7 @@ def kubernetes(directory, python):
             built.append(file)
     validate = pathlib.Path(python).with_name("kubernetes-validate")
     for version in [["--kubernetes-version", LEAST], []]:
-        label = version[1] if version else "the newest version that is known"
+        label = version[-1] if version else "in the newest version that is known"
         clean(f"the schemas of Kubernetes {label} allow it all", validate, "--strict", "--quiet", *version, *built)
     ran = command(python, HERE / "judge.py", directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     adopt(ran.stdout)

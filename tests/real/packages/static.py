@@ -67,18 +67,17 @@ def archive(directory, file):
 
 
 def binary():
-    """$SIDEKEY_STATIC, or one that is built: not optimised, as what it is linked with is what counts here."""
-    if given := os.environ.get("SIDEKEY_STATIC"):
+    """The one that $SIDEKEY_STATIC names; or it says `build`: not optimised, as what is linked counts here, not how."""
+    given = os.environ.get("SIDEKEY_STATIC")
+    if not given:
+        figure("left out: a static binary takes minutes to build; SIDEKEY_STATIC=build does it, =FILE names one")
+        return None
+    if given != "build":
         return pathlib.Path(given).absolute()
     target = f"{platform.machine()}-unknown-linux-musl"
-    if not shutil.which("rustup"):
-        figure("left out: no rustup to get the target by; SIDEKEY_STATIC names a binary")
-        return None
     if not shutil.which("musl-gcc"):
         debian("musl-tools")
-    if command("rustup", "target", "add", target, cwd=ROOT, stderr=subprocess.DEVNULL).returncode:
-        figure(f"left out: {target} is not to be had; SIDEKEY_STATIC names a binary")
-        return None
+    command("rustup", "target", "add", target, cwd=ROOT, check=True)
     began = time.monotonic()
     words = ["cargo", "build", "--quiet", "--locked", "--no-default-features", "--bin", "sidekey", "--target", target]
     # Its own profile would be dev's; what debuggers want only costs time.
