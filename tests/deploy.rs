@@ -20,8 +20,8 @@ fn text(name: &str) -> String {
 /// Every file below `deploy`, relative to the repository.
 fn deployed() -> Vec<String> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
             if path.is_dir() {
                 walk(&path, found);
             } else {
@@ -32,7 +32,7 @@ fn deployed() -> Vec<String> {
     let mut found = Vec::new();
     walk(&path("deploy"), &mut found);
     let root = path("");
-    let relative = |path: PathBuf| path.strip_prefix(&root).unwrap().display().to_string();
+    let relative = |path: PathBuf| path.strip_prefix(&root).expect("below it").display().to_string();
     found.into_iter().map(relative).collect()
 }
 
