@@ -14,6 +14,8 @@ use http::header::{HOST, ORIGIN};
 use http::request::Parts;
 use http::{HeaderName, Method};
 
+pub use crate::rights as pattern;
+
 /// Which hosts are ours.
 #[derive(Debug, Clone, Default)]
 pub struct Guard {

@@ -9,7 +9,7 @@
 //! and gives it out as a lease; an upstream that refuses it sends it back.
 //!
 //! Top down, each module imports only what stands below it: [`cli`] ▸ [`app`] ▸ [`server`], [`admin`] and [`demo`] ▸ [`proxy`] ▸
-//! [`guard`] and [`credential`] ▸ [`oauth`] and [`store`] ▸ [`fetch`] ▸ [`dial`] ▸ [`header`], [`config`] and [`tls`] ▸ [`secret`], [`clock`], [`telemetry`].
+//! [`guard`] and [`credential`] ▸ [`oauth`] and [`store`] ▸ [`fetch`] ▸ [`dial`] ▸ [`header`], [`config`] and [`tls`] ▸ [`rights`], [`secret`], [`clock`], [`telemetry`].
 
 pub mod admin;
 pub mod app;
@@ -26,6 +26,7 @@ pub mod header;
 pub mod login;
 pub mod oauth;
 pub mod proxy;
+pub mod rights;
 pub mod secret;
 pub mod server;
 pub mod store;

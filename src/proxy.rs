@@ -3,6 +3,7 @@
 
 pub mod addresses;
 mod answer;
+mod denial;
 mod error;
 pub mod exchange;
 mod framing;
@@ -13,6 +14,7 @@ mod outgoing;
 mod pace;
 pub mod path;
 mod reach;
+pub mod read_only;
 pub mod refusal;
 mod report;
 mod request_body;
@@ -38,6 +40,7 @@ use self::exchange::{Exchange, Place};
 use self::headers::Received;
 use self::incoming::Coming;
 use self::outgoing::Outgoing;
+use self::read_only::Mode;
 use self::report::Reporter;
 use self::request_body::RequestBody;
 use self::transactions::{Opening, Step, Transactions};
@@ -48,6 +51,7 @@ use crate::credential::{Claim, Lease, TokenPool};
 use crate::oauth::answer::retry_after;
 use crate::tls::ListenerTls;
 
+pub use self::denial::{Rule, Whose};
 pub use self::error::ProxyError;
 pub use self::incoming::CutShort;
 pub use self::pace::Paces;
@@ -200,7 +204,7 @@ impl Proxy {
 
     async fn forward(
         &self,
-        Plan { route, index, target, account, view, caller, .. }: Plan<'_>,
+        Plan { route, index, target, account, view, caller, access, .. }: Plan<'_>,
         mut head: http::request::Parts,
         body: Incoming,
         exchange: &Rc<Exchange>,
@@ -222,10 +226,22 @@ impl Proxy {
             // Its answer names the transaction, and must be readable.
             head.headers.remove(ACCEPT_ENCODING);
         }
+        let mut body = Coming::new(body, head.version);
+        if access.within && !self.is_of_here(index, step, caller) {
+            let whose = Whose::Route(Arc::clone(&route.name));
+            return Err(ProxyError::Denied { whose, rule: Rule::ForeignTransaction });
+        }
+        match access.mode {
+            Mode::Unsaid => {}
+            Mode::InHeader => read_only::set_in_header(&mut head.headers),
+            Mode::InBody { begins } => {
+                let limit = route.replay_body.max(read_only::MIN_QUERY_BYTES);
+                body = read_only::set_in_body(&mut head.headers, body, begins, limit, exchange).await?;
+            }
+        }
         // Before the lease: it could expire meanwhile.
         self.shared.paces.turn(index).await?;
         let mut lease = self.lease(index, step, caller, account.as_ref()).await?;
-        let body = Coming::new(body, head.version);
         let mut outgoing = Outgoing::new(head, target, body, route, reserved, exchange);
         let request = outgoing.first(lease.as_ref());
         let mut answer = self.send(index, route, request, &outgoing, lease.as_ref(), exchange).await?;
@@ -293,6 +309,12 @@ impl Proxy {
             None => claim,
         };
         Ok(Some(pool.lease(claim).await?))
+    }
+
+    /// Does a request belong to a transaction that its caller began on this route?
+    fn is_of_here(&self, index: usize, step: Step<'_>, caller: Option<CallerId>) -> bool {
+        let Step::Within { transaction, .. } = step else { return false };
+        self.shared.transactions.knows(index, transaction, caller)
     }
 
     /// Keeps the record of open transactions by what the upstream answered.

@@ -216,6 +216,13 @@ async fn a_body_that_is_too_long_for_a_token_request_is_not_read_to_its_end() {
     stream.write_all(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await.unwrap();
     stream.write_all(format!("{:x}\r\n{}\r\n", 20_000, "x".repeat(20_000)).as_bytes()).await.unwrap();
     assert_refused(&read_reply(&mut stream).await, 413, "invalid_request", "too_large");
+    let mut caller = Caller::connect(running.addr).await;
+    let (answer, mut body) = caller.begin(Method::POST, "/oauth/token", &[FORM, shown], false).await;
+    body.send_data(padded(20_000).into(), false).unwrap();
+    let answer = patiently("an answer", support::http2::read(answer)).await.unwrap();
+    assert_eq!((answer.status(), answer.header("sidekey-error")), (413, Some("too_large")), "{answer:?}");
+    let next = caller.get("/v1/instances").await;
+    assert_eq!(next.status(), 200, "the connection goes on");
 }
 
 #[tokio::test]

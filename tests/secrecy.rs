@@ -259,6 +259,54 @@ async fn tokens_are_not_shown_when_they_are_refused_or_replaced() {
     }
 }
 
+#[tokio::test]
+async fn what_clients_show_for_a_local_token_and_the_token_itself_are_not_shown() {
+    log_everything();
+    let caller_token = "canary-caller-token/+=&%:qW3eR5tY";
+    let aura = aura().await;
+    let callers = format!("[caller.ci]\ntoken = {{ value = '{caller_token}' }}\n");
+    let running = sidekey(&(aura_route(&aura, "") + &callers));
+    running.settled().await;
+    let encoded: String = form_urlencoded::byte_serialize(caller_token.as_bytes()).collect();
+    let basic = format!("Basic {}", STANDARD.encode(format!("ci:{caller_token}")));
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let grant = "grant_type=client_credentials";
+    let in_body = format!("{grant}&client_id=ci&client_secret={encoded}");
+    let mut shown = String::new();
+    let mut local = Vec::new();
+    for (authorization, body) in [
+        (Some(&*basic), grant),
+        (Some(&basic), &in_body),
+        (Some(&basic), &encoded),
+        (Some(&basic), "grant_type=password"),
+        (None, &in_body),
+        (None, &format!("{in_body}x")),
+        (None, &format!("{in_body}&{in_body}")),
+        (None, &format!("grant_type={encoded}&client_id=ci&client_secret={encoded}")),
+    ] {
+        let mut headers = vec![form];
+        headers.extend(authorization.map(|value| ("authorization", value)));
+        let reply = post(running.addr, "/oauth/token", &headers, body.to_owned()).await;
+        match reply.json()["access_token"].as_str() {
+            Some(token) => local.push(token.rsplit('.').next().expect("a MAC").to_owned()),
+            None => drop(write!(shown, "{reply:?}")),
+        }
+        let text = String::from_utf8_lossy(&reply.body).into_owned();
+        assert_silent(&text, &[caller_token], "what the client gets");
+    }
+    assert_eq!(local.len(), 2);
+    for path in ["/v1/instances", "/v1/forbidden"] {
+        for token in &local {
+            let bearer = format!("Bearer sidekey-local-v1.ci.1.{token}");
+            let _ = write!(shown, "{:?}", get(running.addr, path, &[("authorization", &bearer)]).await);
+        }
+    }
+    let _ = write!(shown, "{}", running.debug());
+    let secrets = [caller_token, &local[0]];
+    assert_silent(&shown, &secrets, "what callers and records get");
+    assert_silent(&logged(), &secrets, "the log");
+}
+
 #[test]
 fn a_mistaken_configuration_is_told_of_without_its_secrets() {
     let folder = tempfile::tempdir().unwrap();

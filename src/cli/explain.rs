@@ -12,6 +12,7 @@ use crate::credential::DEFAULT_ACCOUNT;
 use crate::guard::Refused;
 use crate::guard::callers::Callers;
 use crate::proxy::headers::{self, Received};
+use crate::proxy::read_only::{self, Mode};
 use crate::proxy::{Arrival, Plan, ProxyError, Refusal, Rules};
 
 /// A request to explain.
@@ -65,6 +66,9 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
                 error.code(),
                 error.public_text()
             ));
+            if let ProxyError::Denied { whose, rule } = &error {
+                say(format_args!("rule        {rule} ({whose})"));
+            }
             if let (ProxyError::Refused(Refused::CallerUnknown(_)), None) = (&error, &args.caller) {
                 let names: Vec<_> = config.callers.iter().map(|caller| &*caller.name).collect();
                 say(format_args!(
@@ -75,7 +79,7 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
             return Err(Failure::No);
         }
     };
-    let Plan { route, index, target, account, view, caller, asks_for_local_token } = plan;
+    let Plan { route, index, target, account, view, caller, asks_for_local_token, access } = plan;
     if let Some(caller) = caller {
         say(format_args!("caller      {}", rules.callers().name(caller)));
     }
@@ -96,6 +100,15 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     let received =
         Received::of(&head, view.tls, rules.reserved(index).map(|names| &names[..]).unwrap_or_default());
     headers::to_upstream(&mut head.headers, route.provider, &route.upstream, received);
+    match access.mode {
+        Mode::Unsaid => {}
+        Mode::InHeader => read_only::set_in_header(&mut head.headers),
+        Mode::InBody { begins: true } => say("body        its accessMode is set to READ (read_only)"),
+        Mode::InBody { begins: false } => say("body        its accessMode is removed (read_only)"),
+    }
+    if access.within {
+        say("transaction passes only if it was begun on this route (read_only)");
+    }
     match route.credential.map(|id| &config.credentials[id]) {
         None => say("credential  none"),
         Some(credential) => {

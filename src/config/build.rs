@@ -6,6 +6,7 @@ mod credential;
 mod egress;
 mod listener;
 pub(super) mod names;
+mod rights;
 mod route;
 mod routing;
 mod secrets;

@@ -174,6 +174,7 @@ fn placeholder(kind: &Kind, number: usize) -> String {
         Kind::Text("127.0.0.1:7600" | "127.0.0.1:7601" | "0.0.0.0:7602") => "127.0.0.1:0".to_owned(),
         Kind::Text(example) if example.ends_with(".localhost") => format!("placeholder-{number}.localhost"),
         Kind::Text(example) if example.starts_with('/') => format!("/placeholder-{number}"),
+        Kind::Text(example) if example.contains(" /") => format!("/placeholder-{number}"),
         Kind::Text("0660") => "0600".to_owned(),
         Kind::Text(example) if example.contains("://") => (*example).to_owned(),
         _ => format!("placeholder-{number}"),

@@ -16,6 +16,7 @@ use http::HeaderValue;
 
 use super::pin::Pin;
 use super::units::Rate;
+use crate::rights::Rights;
 use crate::secret::SecretSource;
 
 pub use self::caller::*;
@@ -222,6 +223,10 @@ pub struct Route {
     pub local_token_endpoint: Option<Box<str>>,
     /// Does a `%2F` in the path pass, as the content of its segment?
     pub passes_encoded_slash: bool,
+    /// What may pass, by method and path behind the route's prefix.
+    pub rights: Rights,
+    /// Do only reading requests pass?
+    pub read_only: bool,
 }
 
 /// What a route matches: the most specific of all routes wins, listener before host before longest path.

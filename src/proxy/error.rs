@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::denial::{Rule, Whose};
 use super::token_request::TokenRefusal;
 use super::transactions::Foreign;
 use crate::credential::{LeaseError, shell_word};
@@ -24,6 +25,17 @@ pub enum ProxyError {
     /// The caller may not do that.
     #[error("{0}")]
     NotAllowed(&'static str),
+    /// A rule refuses it.
+    #[error("{whose}: {rule}")]
+    Denied {
+        /// Whose rules.
+        whose: Whose,
+        /// Which.
+        rule: Rule,
+    },
+    /// Its body is larger than what may be read of it, in bytes.
+    #[error("the body is larger than {0} bytes, and must be read whole")]
+    TooLarge(usize),
     /// A client gets no local token.
     #[error(transparent)]
     TokenRequest(#[from] TokenRefusal),
@@ -178,6 +190,19 @@ impl ProxyError {
                 "bad_request",
                 "http_request_error",
                 "The account that the request names is not in the configuration.",
+            ),
+            Self::Denied { whose, rule } => Public {
+                status: StatusCode::FORBIDDEN,
+                code: "not_allowed",
+                proxy_error: "http_request_denied",
+                text: rule.public_text(whose),
+            },
+            Self::TooLarge(_) => of(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                "http_request_error",
+                "The body is larger than what is read of it on a read-only route; send less, or raise the route's \
+                 replay_body.",
             ),
             Self::NotAllowed(text) => of(StatusCode::FORBIDDEN, "not_allowed", "http_request_denied", text),
             Self::Lease(LeaseError::QueueFull { .. }) => of(

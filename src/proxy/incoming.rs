@@ -10,9 +10,16 @@ use hyper::body::Incoming;
 /// A body.
 #[derive(Debug)]
 pub(crate) struct Coming {
-    incoming: Incoming,
+    incoming: From,
     by_http2: bool,
     is_broken: bool,
+}
+
+#[derive(Debug)]
+enum From {
+    Wire(Incoming),
+    /// What sidekey made of a body, until it is taken.
+    Own(Option<Bytes>),
 }
 
 /// Why a body broke off. What came of HTTP/2 is no source of it: hyper would reset the other side's stream with the same
@@ -32,7 +39,13 @@ pub enum CutShort {
 
 impl Coming {
     pub(crate) fn new(incoming: Incoming, version: http::Version) -> Self {
-        Self { incoming, by_http2: version == http::Version::HTTP_2, is_broken: false }
+        Self { incoming: From::Wire(incoming), by_http2: version == http::Version::HTTP_2, is_broken: false }
+    }
+
+    /// One that is at hand.
+    pub(crate) fn own(whole: Bytes) -> Self {
+        let whole = Some(whole).filter(|whole| !whole.is_empty());
+        Self { incoming: From::Own(whole), by_http2: false, is_broken: false }
     }
 
     /// hyper takes RST_STREAM with NO_ERROR for an end, wherever it comes; only one after the end is (RFC 9113 §8.1).
@@ -44,8 +57,12 @@ impl Coming {
         if self.is_broken {
             return Poll::Ready(Some(Err(CutShort::Before)));
         }
-        let polled = match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Ready(None) if self.by_http2 && !self.incoming.is_end_stream() => {
+        let incoming = match &mut self.incoming {
+            From::Wire(incoming) => incoming,
+            From::Own(whole) => return Poll::Ready(whole.take().map(|whole| Ok(Frame::data(whole)))),
+        };
+        let polled = match Pin::new(&mut *incoming).poll_frame(cx) {
+            Poll::Ready(None) if self.by_http2 && !incoming.is_end_stream() => {
                 Poll::Ready(Some(Err(CutShort::Reset)))
             }
             polled => polled.map_err(CutShort::Broke),
@@ -55,10 +72,17 @@ impl Coming {
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        !self.is_broken && self.incoming.is_end_stream()
+        !self.is_broken
+            && match &self.incoming {
+                From::Wire(incoming) => incoming.is_end_stream(),
+                From::Own(whole) => whole.is_none(),
+            }
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.incoming {
+            From::Wire(incoming) => incoming.size_hint(),
+            From::Own(whole) => SizeHint::with_exact(whole.as_ref().map_or(0, |whole| whole.len() as u64)),
+        }
     }
 }

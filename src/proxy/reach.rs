@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::{Caller, Config, CredentialKind, Route};
 use crate::credential::DEFAULT_ACCOUNT;
+use crate::rights::Rights;
 
 /// What one caller may use.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub(super) struct Reach {
     pub(super) routes: Vec<bool>,
     /// The accounts that it may name; none: all.
     accounts: Option<Vec<Arc<str>>>,
+    /// What it may do there, by method and path.
+    pub(super) rights: Rights,
 }
 
 impl Reach {
@@ -23,7 +26,7 @@ impl Reach {
             named && accounts.is_none_or(|accounts| unnamed(route, config).iter().all(|a| has(accounts, a)))
         };
         let routes = config.routes.iter().enumerate().map(may_use).collect();
-        Self { routes, accounts: caller.accounts.clone() }
+        Self { routes, accounts: caller.accounts.clone(), rights: caller.rights.clone() }
     }
 
     /// May it name this account?

@@ -8,15 +8,18 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::addresses::View;
+use super::denial::{Rule, Whose};
 use super::error::ProxyError;
 use super::framing;
 use super::path;
 use super::reach::Reach;
+use super::read_only::{self, Access};
 use super::route::{self, RouteTable};
 use super::token_request::TokenRefusal;
 use crate::config::{Bind, CallerId, Config, CredentialKind, ListenId, Peer, Provider, Route};
 use crate::guard::callers::Callers;
 use crate::guard::{Guard, Refused};
+use crate::rights::{self, Rights};
 
 /// The guard and the routes of a configuration.
 #[derive(Debug)]
@@ -108,6 +111,8 @@ pub struct Plan<'a> {
     pub account: Option<HeaderValue>,
     /// How the caller reached it.
     pub view: View<'a>,
+    /// What is to be done so that it only reads, on a route that only reads.
+    pub access: Access,
     /// Who it is from; none: callers are not told apart, or the client of a token request has yet to show it.
     pub caller: Option<CallerId>,
     /// It is for sidekey itself, and nothing of it goes upstream: a client fetches a token.
@@ -202,6 +207,34 @@ impl Rules {
         Ok(Some(value.clone()))
     }
 
+    /// May a request pass that takes this route? Says what is to be done so that it only reads, where it may do no more.
+    /// `path`: normalized, behind the route's prefix.
+    fn permit(
+        &self,
+        route: &Route,
+        caller: Option<CallerId>,
+        head: &Parts,
+        path: &str,
+    ) -> Result<Access, ProxyError> {
+        // The prefix was the whole path.
+        let path = if path.is_empty() { "/" } else { path };
+        let whose = || Whose::Route(Arc::clone(&route.name));
+        if route.read_only || route.rights.are_limited() {
+            judge(&route.rights, head, path, whose)?;
+        }
+        if let Some(caller) = caller
+            && self.reaches[caller].rights.are_limited()
+        {
+            let whose = || Whose::Caller(Arc::clone(self.callers.name(caller)));
+            judge(&self.reaches[caller].rights, head, path, whose)?;
+        }
+        if !route.read_only {
+            return Ok(Access::ANY);
+        }
+        read_only::access(route.provider, head, path)
+            .ok_or_else(|| ProxyError::Denied { whose: whose(), rule: Rule::ReadOnly })
+    }
+
     /// Where a request goes, or why it goes nowhere.
     pub fn plan(&self, arrival: Arrival, head: &Parts) -> Result<Plan<'_>, Refusal> {
         self.plan_for(arrival, head, |route| {
@@ -266,23 +299,41 @@ impl Rules {
         // `*` is for OPTIONS only (RFC 9112 §3.2.4).
         let target = target.filter(|_| path != "*" || head.method == Method::OPTIONS);
         let target = target.ok_or_else(|| refuse(ProxyError::BadRequest("The target is not a path.")))?;
-        if asks_for_local_token && head.method != Method::POST {
-            return Err(refuse(TokenRefusal::Method.into()));
-        }
-        let account = match asks_for_local_token {
-            true => None,
-            false => self.account(found.route, head).map_err(refuse)?,
-        };
-        if let (Some(reach), Some(account)) = (reach, &account)
-            && !reach.may_be(account.as_bytes())
-        {
-            return Err(refuse(ProxyError::NotAllowed("This caller may not use this account.")));
-        }
         // The guard has seen that there is exactly one.
         let host = head.headers.get(HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
         let by_path = found.prefix.map(|_| &self.table);
         let prefix = found.prefix.unwrap_or_default();
         let view = View { tls: self.tls[listener], host, prefix, by_path };
-        Ok(Plan { route, index: found.route, target, account, view, caller, asks_for_local_token })
+        let mut plan = Plan {
+            route,
+            index: found.route,
+            target,
+            account: None,
+            view,
+            caller,
+            asks_for_local_token,
+            access: Access::ANY,
+        };
+        if asks_for_local_token {
+            // Nothing of it goes on, so that nothing below concerns it.
+            let is_asked_well = head.method == Method::POST;
+            return if is_asked_well { Ok(plan) } else { Err(refuse(TokenRefusal::Method.into())) };
+        }
+        plan.access = self.permit(route, caller, head, found.rest(judged.normal())).map_err(refuse)?;
+        plan.account = self.account(found.route, head).map_err(refuse)?;
+        if let (Some(reach), Some(account)) = (reach, &plan.account)
+            && !reach.may_be(account.as_bytes())
+        {
+            return Err(refuse(ProxyError::NotAllowed("This caller may not use this account.")));
+        }
+        Ok(plan)
     }
+}
+
+/// Rules judge what the first line says; a request that asks to be taken for another one passes none.
+fn judge(rights: &Rights, head: &Parts, path: &str, whose: impl Fn() -> Whose) -> Result<(), ProxyError> {
+    if let Some(by) = rights::override_in(&head.headers, head.uri.query()) {
+        return Err(ProxyError::Denied { whose: whose(), rule: Rule::Overridden(by) });
+    }
+    rights.judge(&head.method, path).map_err(|denied| ProxyError::denied(whose(), denied))
 }

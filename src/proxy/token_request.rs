@@ -75,8 +75,8 @@ impl TokenRefusal {
                 StatusCode::UNAUTHORIZED,
                 "invalid_client",
                 "caller_unknown",
-                "This sidekey knows no such client: client_id is the name of one of its callers, client_secret the \
-                 token of that caller.",
+                "Show an id and a secret. Where sidekey has callers, client_id is the name of one, and client_secret \
+                 the token of that one; else any will do.",
             ),
             Self::NotAllowed => {
                 of(bad, "unauthorized_client", "not_allowed", "This caller may not use this route.")

@@ -127,6 +127,12 @@ impl Transactions {
         if open.caller == caller { Ok(Some(open.lease.clone())) } else { Err(Foreign) }
     }
 
+    /// Was a transaction begun on this route by this caller, and not ended or forgotten since?
+    pub(crate) fn knows(&self, route: usize, transaction: &str, caller: Option<CallerId>) -> bool {
+        let key = (route, transaction.into());
+        self.shard(&key).open.get(&key).is_some_and(|open| open.caller == caller)
+    }
+
     /// A transaction has ended.
     pub(crate) fn forget(&self, route: usize, transaction: &str) {
         let key = (route, transaction.into());

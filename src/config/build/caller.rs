@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::credential::account_name;
+use super::rights;
 use super::secrets::{self, Form};
 use crate::config::context::Context;
 use crate::config::diagnostic::{At, alternatives, nearest};
@@ -92,6 +93,7 @@ impl Callers {
             peer,
             routes: routes_of(table, routes, context),
             accounts: accounts_of(table, context),
+            rights: rights::rights(table, context),
         });
     }
 

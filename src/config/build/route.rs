@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::credential::Credentials;
-use super::{egress, routing, tls, url};
+use super::{egress, rights, routing, tls, url};
 use crate::config::context::Context;
 use crate::config::document::{Entry, Node, Table, Value};
 use crate::config::units::{self, Rate};
@@ -29,6 +29,17 @@ pub(super) fn route(
         tls::refuse_idle_pin(table, upstream, "upstream", context);
     }
     let pace = pace(table, context);
+    let read_only = table.flag("read_only", false);
+    if read_only && provider == Provider::Neo4j {
+        warn_of_access_mode(table, context);
+    }
+    let limits = rights::rights(table, context);
+    for path in &matches.paths {
+        rights::warn_of_prefix(table, path, "the route's own path", context);
+    }
+    if let Some(upstream) = &upstream {
+        rights::warn_of_prefix(table, &upstream.base_path, "the upstream's own path", context);
+    }
     let local_token_endpoint = local_token_endpoint(table, provider, &matches, context);
     Some(Route {
         name: entry.key.as_str().into(),
@@ -51,6 +62,8 @@ pub(super) fn route(
         pace_wait: table.duration("pace_wait").unwrap_or(Duration::from_secs(10)),
         local_token_endpoint,
         passes_encoded_slash: table.text("encoded_slash") == Some("pass"),
+        rights: limits,
+        read_only,
     })
 }
 
@@ -79,6 +92,16 @@ fn warn_of_prefixes_alone(
             "a client that follows them needs `host` or `listen` in this route",
         );
     }
+}
+
+/// Neo4j's documents describe the access mode as a way to route queries in a cluster, and as no permission.
+fn warn_of_access_mode(table: &Table, context: &mut Context<'_>) {
+    context.out.warn(
+        table.place_of("read_only"),
+        "`read_only` asks Neo4j for the access mode READ, which its documents call routing and no permission: sidekey \
+         cannot promise that no query or procedure writes",
+        "use a credential whose user has no right to write",
+    );
 }
 
 fn provider(table: &Table) -> Provider {

@@ -27,6 +27,15 @@ const LISTEN: Kind = Kind::AnyOf(&[
 ]);
 const PROXY_URL: Kind = Kind::Text("http://proxy.example.com:3128");
 pub(super) const TLS_TABLE: Kind = Kind::Table(&TLS);
+const RULES: Kind = Kind::List(&Kind::Text("GET /v1/instances/*"));
+/// What a route's or a caller's requests may be.
+const ALLOW: Key = Key::new(
+    "allow",
+    RULES,
+    "The only requests that pass, as method and path below the route: `GET /v1/instances/*`.",
+)
+.default("all that `deny` lets pass");
+const DENY: Key = Key::new("deny", RULES, "Requests that do not pass, whatever `allow` says.");
 /// A table's own `egress_proxy`, and what it is for there.
 pub(super) const fn egress_proxy(doc: &'static str) -> Key {
     Key::new("egress_proxy", PROXY, doc)
@@ -284,12 +293,16 @@ static ROUTE: TableFormat = TableFormat {
         egress_proxy("The HTTP proxy that leads to the upstream; false: none.").default("as in `[server]`"),
         CLEARTEXT,
         LINK_LOCAL,
-        Key::new("allow", TEXTS, "The only requests that pass.").later("rules for single requests"),
-        Key::new("deny", TEXTS, "Requests that do not pass.").later("rules for single requests"),
+        ALLOW,
+        DENY,
         Key::new("cors", Kind::AnyOf(&[Kind::Flag, TEXTS]), "Origins of web pages that may call.")
             .later("letting web pages call"),
-        Key::new("read_only", Kind::Flag, "Lets only reading requests pass.")
-            .later("rules for single requests"),
+        Key::new(
+            "read_only",
+            Kind::Flag,
+            "Lets only reading requests pass: GET, HEAD and OPTIONS; neo4j: queries too, in access mode READ.",
+        )
+        .default("false"),
         Key::new(
             "account",
             Kind::Text("alice"),
@@ -416,7 +429,8 @@ static CALLER: TableFormat = TableFormat {
             "The accounts that it may use, where a credential has several.",
         )
         .default("all"),
-        Key::new("allow", TEXTS, "The only requests that pass.").later("rules for single requests"),
+        ALLOW,
+        DENY,
     ]],
     later: None,
 };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::rights::Rights;
 use crate::secret::SecretSource;
 
 /// Index into [`super::Config::callers`].
@@ -20,6 +21,8 @@ pub struct Caller {
     pub routes: Option<Vec<usize>>,
     /// The accounts that it may use, where a credential has several; none: all.
     pub accounts: Option<Vec<Arc<str>>>,
+    /// What it may do on any route, by method and path behind the route's prefix.
+    pub rights: Rights,
 }
 
 /// Who is at the other end of a Unix socket.

@@ -312,6 +312,8 @@ fn route(paths: &[&str]) -> Route {
         pace_wait: std::time::Duration::ZERO,
         local_token_endpoint: None,
         passes_encoded_slash: false,
+        rights: Default::default(),
+        read_only: false,
     }
 }
 

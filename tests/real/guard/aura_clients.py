@@ -1,8 +1,12 @@
 """Clients that insist on fetching a token: they are given sidekey's base URL, and nothing else of them is changed."""
 
+import base64
+import json
 import pathlib
 import shutil
 import subprocess
+import urllib.error
+import urllib.request
 
 from support import Sidekey, Standins, adopt, check, command, debian
 
@@ -65,6 +69,38 @@ token = {{ value = "other-token-0123456789" }}
             run("refused", sidekey, "ci", "other-token-0123456789")
             check("nothing of what was refused reached Aura", standins.stats()["aura"]["api_requests"] == before)
         only_sidekey_asked(standins)
+        processes(directory, configuration(standins, callers))
+
+
+def processes(directory, config):
+    """A local token is good for every process with the same configuration, and after all of them have ended."""
+    folders = [pathlib.Path(directory) / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+    with Sidekey(folders[0], config) as one, Sidekey(folders[1], config) as other:
+        tokens = [fetch(one), fetch(other)]
+        check("each of two processes takes the other's token", (use(other, tokens[0]), use(one, tokens[1])) == (200, 200))
+    with Sidekey(folders[0], config) as again:
+        check("and so does one that was started later", [use(again, token) for token in tokens] == [200, 200])
+    with Sidekey(folders[1], config.replace(CALLER_TOKEN, CALLER_TOKEN[::-1])) as changed:
+        check("but not when the caller's token is another", [use(changed, token) for token in tokens] == [401, 401])
+
+
+def fetch(sidekey):
+    basic = base64.b64encode(f"ci:{CALLER_TOKEN}".encode()).decode()
+    request = urllib.request.Request(f"{sidekey.url}/aura/oauth/token", b"grant_type=client_credentials",
+                                     {"Authorization": f"Basic {basic}"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)["access_token"]
+
+
+def use(sidekey, token):
+    request = urllib.request.Request(f"{sidekey.url}/aura/v1/instances", headers={"Authorization": f"Bearer {token}"})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def python_clients(tools):

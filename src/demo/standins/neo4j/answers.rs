@@ -19,13 +19,28 @@ pub(super) const IDLE: Duration = Duration::from_secs(60);
 
 const TYPED: &str = "application/vnd.neo4j.query";
 
-/// Runs the statement of a Query API request, if it has one, and adds to the answer.
-pub(super) fn run_query(call: &Call<'_>, add: impl FnOnce(&mut Value)) -> Answer {
+/// Does a Query API request ask for the access mode READ? The default is WRITE.
+pub(super) fn query_reads(body: &[u8]) -> bool {
+    let mode = object(body).and_then(|request| Some(request.get("accessMode")?.as_str()?.to_owned()));
+    mode.is_some_and(|mode| mode.eq_ignore_ascii_case("read"))
+}
+
+/// Does a request of the transactional API? The default is WRITE.
+pub(super) fn legacy_reads(headers: &HeaderMap) -> bool {
+    headers.get("access-mode").is_some_and(|mode| mode.as_bytes().eq_ignore_ascii_case(b"read"))
+}
+
+/// Runs the statement of a Query API request, if it has one, and adds to the answer. `reads`: the transaction's access
+/// mode is READ.
+pub(super) fn run_query(call: &Call<'_>, reads: bool, add: impl FnOnce(&mut Value)) -> Answer {
     let Some(request) = object(&call.body) else {
         return query_error(call, StatusCode::BAD_REQUEST, &bad_body());
     };
     let mut answer = json!({});
     if let Some(statement) = request.get("statement").and_then(Value::as_str) {
+        if reads && toy::writes(statement) {
+            return query_error(call, StatusCode::BAD_REQUEST, &read_only());
+        }
         let table =
             match toy::evaluate(statement, &parameters(&request, mentions(call, header::CONTENT_TYPE))) {
                 Ok(table) => table,
@@ -43,8 +58,14 @@ pub(super) fn run_query(call: &Call<'_>, add: impl FnOnce(&mut Value)) -> Answer
     query_answer(call, StatusCode::ACCEPTED, &answer)
 }
 
-/// Runs the statements of a transactional request, the first failure last, and adds to the answer.
-pub(super) fn run_legacy(call: &Call<'_>, status: StatusCode, add: impl FnOnce(&mut Value)) -> Answer {
+/// Runs the statements of a transactional request, the first failure last, and adds to the answer. `reads`: the
+/// transaction's access mode is READ.
+pub(super) fn run_legacy(
+    call: &Call<'_>,
+    reads: bool,
+    status: StatusCode,
+    add: impl FnOnce(&mut Value),
+) -> Answer {
     let Some(request) = object(&call.body) else {
         return legacy_error(StatusCode::BAD_REQUEST, &bad_body());
     };
@@ -52,7 +73,8 @@ pub(super) fn run_legacy(call: &Call<'_>, status: StatusCode, add: impl FnOnce(&
     for statement in request.get("statements").and_then(Value::as_array).into_iter().flatten() {
         let text = statement["statement"].as_str().unwrap_or_default();
         let given = statement.as_object().map(|statement| parameters(statement, false)).unwrap_or_default();
-        match toy::evaluate(text, &given) {
+        let ran = if reads && toy::writes(text) { Err(read_only()) } else { toy::evaluate(text, &given) };
+        match ran {
             Ok(table) => {
                 let row = table.row.map(|row| row.iter().map(toy::plain).collect::<Vec<_>>());
                 let rows: Vec<Value> = row
@@ -115,6 +137,13 @@ pub(super) fn not_found(id: &str) -> Failure {
         message: format!(
             "Unrecognized transaction id. Transaction may have timed out and been rolled back: {id}"
         ),
+    }
+}
+
+fn read_only() -> Failure {
+    Failure {
+        code: "Neo.ClientError.Statement.AccessMode",
+        message: "Writing in read access mode not allowed.".to_owned(),
     }
 }
 

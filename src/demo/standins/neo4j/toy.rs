@@ -42,6 +42,13 @@ pub(super) fn evaluate(statement: &str, parameters: &Map<String, Value>) -> Resu
     }
 }
 
+/// Does a statement write? One that is not understood does not.
+pub(super) fn writes(statement: &str) -> bool {
+    let writing =
+        |word: &String| matches!(word.to_ascii_uppercase().as_str(), "CREATE" | "MERGE" | "SET" | "DELETE");
+    words(statement).is_ok_and(|words| words.iter().any(writing))
+}
+
 /// Words, quoted texts with their quotes, and commas.
 fn words(statement: &str) -> Result<Vec<String>, Failure> {
     let mut words = Vec::new();
@@ -152,6 +159,16 @@ mod tests {
         assert_eq!(row[0], json!({ "$type": "Integer", "_value": "1" }));
         let plain: Vec<Value> = row.iter().map(plain).collect();
         assert_eq!(json!(plain), json!([1, -2, "a, AS 'b'", [1, { "a": null }], true, 1.5]));
+    }
+
+    #[test]
+    fn a_statement_that_writes_is_told_from_one_that_reads() {
+        for statement in ["CREATE (n)", "match (n) set n.a = 1", "MATCH (n) DELETE n", "MERGE (n)"] {
+            assert!(writes(statement), "{statement}");
+        }
+        for statement in ["RETURN 'CREATE'", "MATCH (n) RETURN n", "SHOW DATABASES", "RETURN 'open"] {
+            assert!(!writes(statement), "{statement}");
+        }
     }
 
     #[test]

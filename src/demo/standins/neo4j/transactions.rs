@@ -12,8 +12,8 @@ use super::super::serve::{self, Answer};
 use super::super::tokens::random_text;
 use super::Call;
 use super::answers::{
-    IDLE, bookmarks, in_a_while, legacy_error, no_such_request, not_found, query_answer, query_error,
-    run_legacy, run_query, transaction,
+    IDLE, bookmarks, in_a_while, legacy_error, legacy_reads, no_such_request, not_found, query_answer,
+    query_error, query_reads, run_legacy, run_query, transaction,
 };
 use super::auth::Presented;
 
@@ -30,6 +30,8 @@ struct Open {
     database: String,
     owner: Option<Presented>,
     affinity: String,
+    /// Its access mode is READ.
+    reads: bool,
     expires: Instant,
 }
 
@@ -48,9 +50,11 @@ impl Transactions {
     pub(super) fn query_api(&self, call: &Call<'_>, database: &str, rest: &[&str]) -> Answer {
         let post = call.head.method == Method::POST;
         match rest {
-            [] if post => run_query(call, |answer| answer["bookmarks"] = bookmarks()),
+            [] if post => {
+                run_query(call, query_reads(&call.body), |answer| answer["bookmarks"] = bookmarks())
+            }
             ["tx"] if post => {
-                let (id, affinity) = self.begin(Api::Query, call, database);
+                let (id, affinity) = self.begin(Api::Query, query_reads(&call.body), call, database);
                 let mut answer = self.run_in(&id, call, |answer| answer["transaction"] = transaction(&id));
                 match HeaderValue::from_str(&affinity) {
                     Ok(value) => answer.headers_mut().insert(AFFINITY, value),
@@ -63,8 +67,8 @@ impl Transactions {
             }
             ["tx", id] if post => self.run_in(id, call, |answer| answer["transaction"] = transaction(id)),
             ["tx", id, "commit"] if post => {
-                self.ledger().remove(*id);
-                run_query(call, |answer| answer["bookmarks"] = bookmarks())
+                let reads = self.ledger().remove(*id).is_some_and(|open| open.reads);
+                run_query(call, reads, |answer| answer["bookmarks"] = bookmarks())
             }
             ["tx", id] if call.head.method == Method::DELETE => {
                 self.ledger().remove(*id);
@@ -84,7 +88,7 @@ impl Transactions {
         };
         match rest {
             [] if post => {
-                let (id, _) = self.begin(Api::Legacy, call, database);
+                let (id, _) = self.begin(Api::Legacy, legacy_reads(&call.head.headers), call, database);
                 let mut answer =
                     self.run_legacy_in(&id, call, StatusCode::CREATED, |answer| going_on(answer, &id));
                 match HeaderValue::from_str(&url(&id)) {
@@ -94,15 +98,16 @@ impl Transactions {
                 answer
             }
             ["commit"] if post => {
-                run_legacy(call, StatusCode::OK, |answer| answer["lastBookmarks"] = bookmarks())
+                let reads = legacy_reads(&call.head.headers);
+                run_legacy(call, reads, StatusCode::OK, |answer| answer["lastBookmarks"] = bookmarks())
             }
             [id] | [id, "commit"] if !self.touch(Api::Legacy, id, call, database) => {
                 legacy_error(StatusCode::NOT_FOUND, &not_found(id))
             }
             [id] if post => self.run_legacy_in(id, call, StatusCode::OK, |answer| going_on(answer, id)),
             [id, "commit"] if post => {
-                self.ledger().remove(*id);
-                run_legacy(call, StatusCode::OK, |answer| answer["lastBookmarks"] = bookmarks())
+                let reads = self.ledger().remove(*id).is_some_and(|open| open.reads);
+                run_legacy(call, reads, StatusCode::OK, |answer| answer["lastBookmarks"] = bookmarks())
             }
             [id] if call.head.method == Method::DELETE => {
                 self.ledger().remove(*id);
@@ -112,14 +117,15 @@ impl Transactions {
         }
     }
 
-    /// Opens a transaction; gives its id and its affinity.
-    fn begin(&self, api: Api, call: &Call<'_>, database: &str) -> (String, String) {
+    /// Opens a transaction; gives its id and its affinity. `reads`: in the access mode READ.
+    fn begin(&self, api: Api, reads: bool, call: &Call<'_>, database: &str) -> (String, String) {
         let (id, affinity) = (random_text(8), random_text(16));
         let open = Open {
             api,
             database: database.to_owned(),
             owner: call.who.clone(),
             affinity: affinity.clone(),
+            reads,
             expires: Instant::now() + IDLE,
         };
         self.ledger().insert(id.clone(), open);
@@ -128,7 +134,7 @@ impl Transactions {
 
     /// Runs a statement in a transaction, which a failure ends.
     fn run_in(&self, id: &str, call: &Call<'_>, add: impl FnOnce(&mut Value)) -> Answer {
-        let answer = run_query(call, add);
+        let answer = run_query(call, self.reads(id), add);
         if !answer.status().is_success() {
             self.ledger().remove(id);
         }
@@ -143,13 +149,17 @@ impl Transactions {
         status: StatusCode,
         add: impl FnOnce(&mut Value),
     ) -> Answer {
-        run_legacy(call, status, |answer| {
+        run_legacy(call, self.reads(id), status, |answer| {
             if answer["errors"] == json!([]) {
                 add(answer);
             } else {
                 self.ledger().remove(id);
             }
         })
+    }
+
+    fn reads(&self, id: &str) -> bool {
+        self.ledger().get(id).is_some_and(|open| open.reads)
     }
 
     /// Whether the caller has this transaction open; if so, it stays so for a while.
