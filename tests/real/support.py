@@ -194,12 +194,16 @@ class Tools:
     @functools.cached_property
     def python(self):
         """A Python with the packages of the suites."""
-        python = self.temporary / "venv" / "bin" / "python"
+        return self.environment("venv", PACKAGES)
+
+    def environment(self, name, packages):
+        """A Python with these packages; other programs that they bring stand beside it."""
+        python = self.temporary / name / "bin" / "python"
         # Debian's Python comes without what makes virtual environments.
         if not importlib.util.find_spec("ensurepip"):
             debian("python3-venv")
         command(sys.executable, "-m", "venv", python.parents[1], check=True)
-        words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
+        words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
         command(python, *words, check=True)
         return python
 

@@ -42,7 +42,7 @@ def until(condition, seconds=20, pause=0.01):
 
 
 class Certificates:
-    """A private CA, and a certificate for 127.0.0.1 and localhost."""
+    """A private CA, and a certificate for 127.0.0.1, localhost and upstream.example."""
 
     def __init__(self, directory):
         openssl = Tools.program("openssl", "openssl")
@@ -50,7 +50,7 @@ class Certificates:
         self.root, self.cert, self.key = (directory / name for name in ["root.pem", "cert.pem", "key.pem"])
         root_key, request, extensions = (directory / name for name in ["root.key", "request.pem", "extensions"])
         new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj"]
-        extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+        extensions.write_text("subjectAltName=DNS:localhost,DNS:upstream.example,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
         for words in [
             [*new, "/CN=a root of these tests", "-x509", "-days", 2, "-keyout", root_key, "-out", self.root],
             [*new, "/CN=localhost", "-keyout", self.key, "-out", request],
