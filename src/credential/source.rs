@@ -214,7 +214,7 @@ impl TokenSource for ExecSource {
         Box::pin(async {
             let output =
                 Zeroizing::new(self.reader.run(&self.command, self.timeout).await.map_err(|reason| {
-                    FetchError::Command { command: self.command.program().to_owned(), reason }
+                    FetchError::Command { command: self.command.shown(), reason }
                 })?);
             bearer(&answer::read_command(&output, self.clock.wall())?, self.encoding)
         })

@@ -79,7 +79,12 @@ class Watch(threading.Thread):
                 with contextlib.suppress(OSError):
                     children += task.read_text().split()
             pids = [str(self.pid), *children]
+            own = pathlib.Path(f"/proc/{self.pid}/cmdline").read_bytes()
             for child in children:
+                # Between fork and exec it is sidekey itself.
+                with contextlib.suppress(OSError):
+                    if pathlib.Path(f"/proc/{child}/cmdline").read_bytes() in (b"", own):
+                        continue
                 for file in ["environ", "cmdline"]:
                     self.look(f"/proc/CHILD/{file}", f"/proc/{child}/{file}")
             self.look("/proc/PID/cmdline", f"/proc/{self.pid}/cmdline")
@@ -319,7 +324,7 @@ def run_whole(hunt, source, store):
         sidekey.child.wait(40)
         seen = watch.end()
         check(f"{what}: children were looked at",
-              len(seen.get("/proc/CHILD/environ", ())) > 1 and len(seen.get("ps", ())) > 0, {k: len(v) for k, v in seen.items()})
+              seen.get("/proc/CHILD/environ") and seen.get("/proc/CHILD/cmdline") and seen.get("ps"), {k: len(v) for k, v in seen.items()})
     hunt.keep("the log", sidekey.log_file.read_bytes())
     for file in [*(directory / "store").rglob("*"), *(directory / "state").rglob("*"), *(directory / "run").rglob("*")]:
         if file.is_file():
@@ -473,7 +478,7 @@ def check_mistakes(hunt):
             status, told = hunt.command(document, file, "check")
             count += 1
             accepted += status == 0
-            if status not in (0, 2) or (status == 2 and b"error" not in told):
+            if status not in (0, 2) or (status == 2 and b"sidekey.toml" not in told):
                 check(f"canaries: {name} at {place} is told of", False, f"{status} {told!r}")
     for name, text in config.ELSEWHERE.items():
         for make in [word, lambda: "napi_" + word(50).lower(), lambda: word(32).lower()]:

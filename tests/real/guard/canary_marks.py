@@ -25,11 +25,11 @@ class Canary:
 
 
 def word(length=40):
-    return "cNry" + "".join(secrets.choice(LETTERS) for _ in range(length - 4))
+    return "cN7y" + "".join(secrets.choice(LETTERS) for _ in range(length - 4))
 
 
 def spiced():
-    return word(22) + SPICE + word(22)
+    return word(22) + SPICE + "7" + "".join(secrets.choice(LETTERS) for _ in range(21))
 
 
 def base64_inside(value):
