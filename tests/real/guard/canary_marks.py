@@ -10,7 +10,7 @@ import urllib.parse
 # So many characters of a spelling in a row are enough to recognise it.
 TELLING = 12
 LETTERS = string.ascii_letters + string.digits
-# What encodings change; it stands between two random halves, each long enough to tell.
+# What encodings change; each stands between random letters, so that no two secrets have a telling piece in common.
 SPICE = '/+=&%:"\\'
 
 
@@ -29,7 +29,7 @@ def word(length=40):
 
 
 def spiced():
-    return word(22) + SPICE + "7" + "".join(secrets.choice(LETTERS) for _ in range(21))
+    return word(22) + "".join(sign + word(7)[4:] for sign in SPICE) + word(8)[4:]
 
 
 def base64_inside(value):
