@@ -317,7 +317,3 @@ ELSEWHERE = {
     "a method": '[credential.c]\ntype = "client_credentials"\nauth_method = "{0}"\n',
     "an account": '[route.r]\nupstream = "http://127.0.0.1:9"\ncredential = false\naccount = "{0}"\n',
 }
-
-
-def a_word():
-    return word(40)

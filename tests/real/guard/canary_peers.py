@@ -7,9 +7,12 @@ import json
 import re
 import socket
 import struct
+import subprocess
 import threading
 import time
 import urllib.parse
+
+from support import Process, free_port
 
 PAUSE = 20
 
@@ -303,3 +306,29 @@ def pump(one, other, note=lambda data: None):
             other.sendall(data)
     with contextlib.suppress(OSError):
         other.shutdown(socket.SHUT_RDWR)
+
+
+class Redis(Process):
+    """A server that asks for a password."""
+
+    def __init__(self, program, directory, password):
+        self.port, self.password = free_port(), password
+        quoted = password.replace("\\", "\\\\").replace('"', '\\"')
+        directory.mkdir()
+        (directory / "redis.conf").write_text(f'bind 127.0.0.1\nport {self.port}\ndir {directory}\nappendonly yes\n'
+                                              f'requirepass "{quoted}"\n')
+        super().__init__(program, directory / "redis.conf", stdout=subprocess.DEVNULL)
+
+    def say(self, *commands):
+        """Sends commands, once it listens."""
+        lines = [["AUTH", self.password], *commands]
+        text = "".join(f"*{len(words)}\r\n" + "".join(f"${len(w.encode())}\r\n{w}\r\n" for w in words) for words in lines)
+        for _ in range(200):
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port)) as stream:
+                stream.settimeout(1)
+                stream.sendall(text.encode())
+                with contextlib.suppress(TimeoutError):
+                    return stream.recv(65536)
+                return b""
+            time.sleep(0.05)
+        raise RuntimeError("Redis does not start")
