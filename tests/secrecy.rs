@@ -14,8 +14,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use http::{HeaderMap, HeaderName};
-use sidekey::config::{Encoding, Environment, LoadOptions, Source, load};
 use serde_json::Value;
+use sidekey::config::{Encoding, Environment, LoadOptions, Source, load};
 use sidekey::credential::source::{StaticForm, StaticSource, TokenSource as _};
 use sidekey::demo::standins::{Fault, Neo4j};
 use sidekey::fetch::Answer;
@@ -416,7 +416,11 @@ fn no_key_that_takes_a_secret_gives_it_away_however_it_is_mistaken() {
             let text = text.replace("SECRET", mistake);
             let source = Source::Text { name: "t.toml".to_owned(), text };
             let report = load(&source, &Environment::default(), LoadOptions::default()).expect_err(path);
-            assert_silent(&format!("{report}{report:?}{source:?}"), &[SECRET], &format!("{path} = {mistake}"));
+            assert_silent(
+                &format!("{report}{report:?}{source:?}"),
+                &[SECRET],
+                &format!("{path} = {mistake}"),
+            );
         }
     }
 }
@@ -440,7 +444,9 @@ fn a_secret_that_stands_where_a_name_belongs_is_not_quoted() {
             format!("[route.r]\ncredential = false\nupstream = '{secret}'"),
             format!("[route.r]\ncredential = false\nupstream = 'http://{secret}'"),
             format!("[route.r]\ncredential = false\nupstream = 'https://h.example'\npath = '{secret}'"),
-            format!("[route.r]\ncredential = false\nupstream = 'https://h.example'\nhost = 'http://{secret}'"),
+            format!(
+                "[route.r]\ncredential = false\nupstream = 'https://h.example'\nhost = 'http://{secret}'"
+            ),
             format!("[credential.c]\ntype = '{secret}'"),
             format!("[credential.c]\ntype = 'header'\nname = '{secret} x'\nvalue = {{ env = 'X' }}"),
             format!("[caller.{secret}]"),

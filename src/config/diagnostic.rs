@@ -172,7 +172,12 @@ impl Collector {
             Cow::Borrowed(_) => text,
             Cow::Owned(masked) => masked,
         };
-        Diagnostic { file: self.file.clone(), place: self.place(at), message: shown(message), help: shown(help) }
+        Diagnostic {
+            file: self.file.clone(),
+            place: self.place(at),
+            message: shown(message),
+            help: shown(help),
+        }
     }
 
     fn place(&self, at: At) -> Place {

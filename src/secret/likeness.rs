@@ -59,7 +59,10 @@ mod tests {
     #[test]
     fn words_that_look_like_a_secret_are_left_out_and_names_of_people_stay() {
         let cases = [
-            ("unknown key `napi_x8b3k2m9q4w7e1r5t6y0u2i3o4p` in [server]", "unknown key `(not shown)` in [server]"),
+            (
+                "unknown key `napi_x8b3k2m9q4w7e1r5t6y0u2i3o4p` in [server]",
+                "unknown key `(not shown)` in [server]",
+            ),
             ("`upstream`: `https://0123456789abcdef0123/x` is", "`upstream`: `(not shown)` is"),
             ("export 8d7f6a5b4c3d2e1f0a9b8c7d=…", "export (not shown)"),
             ("key Ab1-Cd2_Ef3-Gh4_Ij5-Kl6_Mn7-Op8_Qr9 here", "key (not shown) here"),

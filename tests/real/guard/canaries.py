@@ -162,12 +162,6 @@ def config_path(directory):
     return f"path = {config.quoted(str(directory / 'store'))}"
 
 
-def log_in(hunt, admin, name, person, admin_token):
-    page = person.open(f"{admin}/connect/{name}")
-    page = person.submit(page, token=admin_token)
-    return page
-
-
 def run_whole(hunt, source, store):
     """One instance with everything; what it wrote and answered is kept. Gives the document."""
     document, tokens, ports = whole(hunt, source, store)
@@ -190,7 +184,7 @@ def run_whole(hunt, source, store):
                          and ("authorization-code" in name or "neon-oauth" in name) and "egress" not in name})
         for name in logins:
             person = Person()
-            page = log_in(hunt, admin, name, person, admin_token)
+            page = person.submit(person.open(f"{admin}/connect/{name}"), token=admin_token)
             check(f"{what}: a login to {name}", page.status == 200 and "worked" in page.text, page)
             for cookie in person.cookies:
                 hunt.canaries.add(cookie, "cookie", [("browser", "")])
@@ -221,7 +215,7 @@ def run_whole(hunt, source, store):
         sidekey.child.wait(40)
         seen = watch.end()
         check(f"{what}: children were looked at",
-              seen.get("/proc/CHILD/environ") and seen.get("/proc/CHILD/cmdline") and seen.get("ps"), {k: len(v) for k, v in seen.items()})
+              {"/proc/CHILD/environ", "/proc/CHILD/cmdline", "ps"} <= seen.keys(), seen.keys())
     hunt.keep("the log", sidekey.log_file.read_bytes())
     for file in [*(directory / "store").rglob("*"), *(directory / "state").rglob("*"), *(directory / "run").rglob("*")]:
         if file.is_file():
@@ -308,7 +302,8 @@ def commands(hunt, document, file, logins, ask):
         (["status"], None), (["status", "--json"], None), (["wait", "--for", "live", "--timeout", "2s"], None),
         (["wait", "--timeout", "1s"], None), (["check"], None), (["check", "--no-secrets"], None),
         (["check", "--connect"], None), (["schema"], None), (["login", "nosuch"], None), (["logout", "nosuch"], None),
-        (["login", login, "--no-browser"], pasted), (["login", login, "--no-browser"], b"\n"), (["logout", login], None),
+        (["login", login, "--no-browser"], pasted), (["login", login, "--no-browser"], b"\n"),
+        (["logout", login], None),
         (["login", login, "--no-browser"], new().encode() + b"\n"),
         (["explain", "GET", "/far/x", "-H", f"Authorization: Bearer {new()}", "-H", f"Cookie: a={new()}",
           "--caller", "one"], None),
@@ -359,7 +354,7 @@ def check_mistakes(hunt):
 
 
 def suite_canaries(directory, tools):
-    """A marked secret in every place that takes one, everything that can go wrong, and a search of all that came out."""
+    """A marked secret in every place that takes one, all that can go wrong, and a search of all that came out."""
     hunt = Hunt(directory, tools)
     hunt.h2 = free_port()
     covered, sources = set(), os.environ.get("CANARY_SOURCES", " ".join(config.SOURCES)).split()
@@ -393,7 +388,7 @@ def tell(hunt):
     kinds = {}
     for canary in hunt.canaries.all:
         kinds[canary.kind] = kinds.get(canary.kind, 0) + 1
-    figure(f"{len(hunt.canaries.all)} canaries: " + ", ".join(f"{count} × {kind}" for kind, count in sorted(kinds.items())))
+    figure(f"{len(hunt.canaries.all)} canaries: " + ", ".join(f"{count} × {what}" for what, count in sorted(kinds.items())))
     for where, size in hunt.canaries.bytes.items():
         found = sum(place == where or place.startswith(where) for place, _, _ in hunt.found)
         figure(f"{size:>12} bytes  {found} found  {where}")

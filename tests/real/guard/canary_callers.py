@@ -122,7 +122,8 @@ def over_h2(hunt, ask, document):
         own = hunt.canaries.new("caller's query", [("upstream", route)]).value
         for path in ["ok", "reset", "garbage"]:
             ran = subprocess.run(["curl", "-sSi", "--http2-prior-knowledge", "--max-time", "20", "-H",
-                                  f"Sidekey-Token: {ask.tokens[0]}", f"http://{ask.host}:{ask.port}/{route}/{path}?{own}"],
+                                  f"Sidekey-Token: {ask.tokens[0]}",
+                                  f"http://{ask.host}:{ask.port}/{route}/{path}?{own}"],
                                  capture_output=True, check=False)
             hunt.keep("answers to callers", ran.stdout)
     for header in ["Sidekey-Token: ", "Authorization: Bearer ", "Origin: ", "Cookie: "]:
@@ -135,7 +136,8 @@ def over_h2(hunt, ask, document):
 def ask_admin(hunt, port, admin_token):
     new = lambda: hunt.canaries.new("wrong admin token").value
     for method, path, headers in [
-        ("GET", "/status", {}), ("GET", "/metrics", {}), ("GET", "/livez", {}), ("GET", "/readyz", {}), ("GET", "/", {}),
+        ("GET", "/status", {}), ("GET", "/metrics", {}), ("GET", "/livez", {}), ("GET", "/readyz", {}),
+        ("GET", "/", {}),
         ("GET", "/connect/none", {}), ("GET", "/callback", {}), ("GET", f"/callback?code={new()}&state={new()}", {}),
         ("GET", f"/callback?error={new()}&state={new()}", {}), ("POST", "/quitquitquit", {"Sidekey-Token": new()}),
         ("POST", "/reload", {"Sidekey-Token": new()}), ("POST", "/reload", {"Sidekey-Token": admin_token}),
@@ -148,4 +150,5 @@ def ask_admin(hunt, port, admin_token):
             connection.request(method, path, headers=headers)
             response = connection.getresponse()
             told = f"{response.status}\n{response.headers}".encode() + response.read()
-        hunt.keep(path if path in ("/status", "/metrics", "/livez", "/readyz") else "answers of the admin listener", told)
+        its_own = path in ("/status", "/metrics", "/livez", "/readyz")
+        hunt.keep(path if its_own else "answers of the admin listener", told)

@@ -322,9 +322,12 @@ class Redis(Process):
     def say(self, *commands):
         """Sends commands, once it listens."""
         lines = [["AUTH", self.password], *commands]
-        text = "".join(f"*{len(words)}\r\n" + "".join(f"${len(w.encode())}\r\n{w}\r\n" for w in words) for words in lines)
+        text = ""
+        for words in lines:
+            text += f"*{len(words)}\r\n" + "".join(f"${len(w.encode())}\r\n{w}\r\n" for w in words)
         for _ in range(200):
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port)) as stream:
+            with (contextlib.suppress(ConnectionRefusedError),
+                  socket.create_connection(("127.0.0.1", self.port)) as stream):
                 stream.settimeout(1)
                 stream.sendall(text.encode())
                 with contextlib.suppress(TimeoutError):
