@@ -466,9 +466,8 @@ fn a_panic_with_secrets_at_hand_prints_none() {
         let secret = Secret::new(SECRET);
         let header = AuthHeader::basic("u", &secret).unwrap();
         let source = SecretSource::Value(secret.clone());
-        // What `expect` and `assert_eq!` print of their values.
-        let wrong: Result<(), _> = Err((secret, header, source));
-        wrong.expect("it goes well");
+        // As `expect` and `assert_eq!` print their values.
+        panic!("it goes wrong with {:?}", (secret, header, source));
     }
     let own = std::env::current_exe().unwrap();
     let ran = std::process::Command::new(own)
@@ -478,6 +477,6 @@ fn a_panic_with_secrets_at_hand_prints_none() {
         .unwrap();
     let told = [ran.stdout, ran.stderr].concat();
     let told = String::from_utf8_lossy(&told);
-    assert!(told.contains("it goes well") && told.contains("stack backtrace"), "{told}");
+    assert!(told.contains("it goes wrong with") && told.contains("stack backtrace"), "{told}");
     assert_silent(&told, &[SECRET], "a panic");
 }

@@ -39,17 +39,15 @@ fn is_telling(word: &str) -> bool {
 }
 
 fn is_like_a_secret(word: &str) -> bool {
-    let all = |run: &str, wanted: &[fn(&char) -> bool]| wanted.iter().all(|is| run.chars().any(|c| is(&c)));
-    let digit: fn(&char) -> bool = char::is_ascii_digit;
-    let letter: fn(&char) -> bool = char::is_ascii_alphabetic;
-    let (small, capital): (fn(&char) -> bool, fn(&char) -> bool) =
-        (char::is_ascii_lowercase, char::is_ascii_uppercase);
+    let has = |run: &str, is: fn(&u8) -> bool| run.bytes().any(|byte| is(&byte));
+    let is_mixed = |run: &str| has(run, u8::is_ascii_alphabetic) && has(run, u8::is_ascii_digit);
+    let has_both_cases = |run: &str| has(run, u8::is_ascii_lowercase) && has(run, u8::is_ascii_uppercase);
     let mut runs = word.split(|c: char| !c.is_ascii_alphanumeric());
     let is_in_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/' | '=' | '~');
-    runs.any(|run| run.len() >= LONG_RUN && all(run, &[digit, letter]))
+    runs.any(|run| run.len() >= LONG_RUN && is_mixed(run))
         || word
             .split(|c| !is_in_word(c))
-            .any(|run| run.len() >= LONG_WORD && all(run, &[digit, small, capital]))
+            .any(|run| run.len() >= LONG_WORD && is_mixed(run) && has_both_cases(run))
 }
 
 #[cfg(test)]

@@ -388,7 +388,8 @@ def tell(hunt):
     kinds = {}
     for canary in hunt.canaries.all:
         kinds[canary.kind] = kinds.get(canary.kind, 0) + 1
-    figure(f"{len(hunt.canaries.all)} canaries: " + ", ".join(f"{count} × {what}" for what, count in sorted(kinds.items())))
+    told = ", ".join(f"{count} × {what}" for what, count in sorted(kinds.items()))
+    figure(f"{len(hunt.canaries.all)} canaries: {told}")
     for where, size in hunt.canaries.bytes.items():
         found = sum(place == where or place.startswith(where) for place, _, _ in hunt.found)
         figure(f"{size:>12} bytes  {found} found  {where}")
