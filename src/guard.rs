@@ -16,8 +16,8 @@ use http::header::{HOST, ORIGIN};
 use http::request::Parts;
 use http::{HeaderName, Method};
 
-pub use crate::rights as pattern;
 use self::origin::{SEC_FETCH_SITE, is_of_this_site};
+pub use crate::rights as pattern;
 
 pub use self::host::is_loopback;
 pub use self::origin::{OriginId, Origins, page_of};

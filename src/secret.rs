@@ -2,6 +2,7 @@
 
 pub mod fingerprint;
 pub mod key;
+pub mod likeness;
 pub mod reader;
 
 use std::fmt;
@@ -90,6 +91,11 @@ impl CommandLine {
         self.0.first().map_or("", String::as_str)
     }
 
+    /// The program for a message; left out where it looks like the secret itself.
+    pub fn shown(&self) -> String {
+        likeness::masked(self.program()).into_owned()
+    }
+
     /// Its arguments.
     pub fn arguments(&self) -> &[String] {
         self.0.get(1..).unwrap_or_default()
@@ -104,7 +110,7 @@ impl From<Vec<String>> for CommandLine {
 
 impl fmt::Debug for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} …", self.program())
+        write!(f, "{:?} …", self.shown())
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use http::{HeaderMap, HeaderName};
+use serde_json::Value;
 use sidekey::config::{Encoding, Environment, LoadOptions, Source, load};
 use sidekey::credential::source::{StaticForm, StaticSource, TokenSource as _};
 use sidekey::demo::standins::{Fault, Neo4j};
@@ -380,4 +381,150 @@ async fn no_type_shows_its_secret_in_debug() {
     let _ = write!(shown, "{lease:?}{request:?}{}", running.debug());
     assert!(shown.contains("Sensitive") && shown.contains("Secret(…)"));
     assert_silent(&shown, &[PASSWORD, BEARER, HEADER, CLIENT_SECRET, TOKEN], "Debug");
+}
+
+/// Every key that takes a secret, as the text of a file in which `SECRET` stands in its place.
+fn secret_keys() -> Vec<(String, String)> {
+    fn walk(node: &Value, schema: &Value, path: &str, found: &mut Vec<String>) {
+        match node["$ref"].as_str() {
+            Some("#/$defs/secret") => found.push(path.to_owned()),
+            Some("#/$defs/credential") => {
+                for kind in schema["$defs"]["credential"]["oneOf"].as_array().expect("types") {
+                    let name = kind["properties"]["type"]["const"].as_str().expect("a name");
+                    walk(kind, schema, &format!("{path}:{name}"), found);
+                }
+            }
+            _ => {}
+        }
+        for one in ["anyOf", "oneOf"].iter().filter_map(|key| node[key].as_array()).flatten() {
+            walk(one, schema, path, found);
+        }
+        for (key, value) in node["properties"].as_object().into_iter().flatten() {
+            walk(value, schema, format!("{path}.{key}").trim_start_matches('.'), found);
+        }
+        walk_under(&node["items"], schema, &format!("{path}[]"), found);
+        walk_under(&node["additionalProperties"], schema, &format!("{path}.NAME"), found);
+    }
+    fn walk_under(node: &Value, schema: &Value, path: &str, found: &mut Vec<String>) {
+        if node.is_object() {
+            walk(node, schema, path, found);
+        }
+    }
+    let schema = sidekey::config::json_schema();
+    let mut found = Vec::new();
+    walk(&schema, &schema, "", &mut found);
+    found.into_iter().map(|path| (written(&path), path)).map(|(text, path)| (path, text)).collect()
+}
+
+/// `credential.NAME:aura.clients[].client_secret` as TOML: dotted keys, one table for each list.
+fn written(path: &str) -> String {
+    let (table, kind) = path.split_once(':').map_or((path, None), |(table, rest)| (table, Some(rest)));
+    let (before, keys) = match kind {
+        Some(rest) => {
+            let (name, keys) = rest.split_once('.').expect("a key");
+            (format!("{table}.type = \"{name}\"\n"), format!("{table}.{keys}"))
+        }
+        None => (String::new(), table.to_owned()),
+    };
+    match keys.split_once("[]") {
+        None => format!("{before}{keys} = SECRET\n"),
+        Some((list, "")) => format!("{before}{list} = [SECRET]\n"),
+        Some((list, rest)) => format!("{before}{list} = [{{ {} = SECRET }}]\n", rest.trim_start_matches('.')),
+    }
+}
+
+#[test]
+fn no_key_that_takes_a_secret_gives_it_away_however_it_is_mistaken() {
+    const SECRET: &str = "q7Zc4Lw9Tb2Xn6Rk8Vd3Hs5Jf1Gy0PmE4uAo7iC";
+    let folder = tempfile::tempdir().unwrap();
+    let two_lines = private_file(folder.path().join("two"), &format!("{SECRET}\n{SECRET}\n"));
+    let mistakes = [
+        format!("'{SECRET}'"),
+        SECRET.to_owned(),
+        format!("\"{SECRET}"),
+        format!("['{SECRET}', 1]"),
+        format!("{{ value = '{SECRET}' "),
+        format!("{{ value = \"{SECRET}\\n{SECRET}\" }}"),
+        format!("{{ value = \"{SECRET}\\u0007\" }}"),
+        format!("{{ value = '{SECRET}', env = 'X' }}"),
+        format!("{{ vlaue = '{SECRET}' }}"),
+        format!("{{ {SECRET} = 'x' }}"),
+        format!("{{ env = '{SECRET}' }}"),
+        format!("{{ env = '${SECRET}' }}"),
+        format!("{{ file = '{SECRET}' }}"),
+        format!("{{ file = '{}' }}", two_lines.display()),
+        format!("{{ exec = 'echo {SECRET}' }}"),
+        format!("{{ exec = ['{SECRET}', 1] }}"),
+        format!("{{ env = 'NOT_SET' }}\n{SECRET} = true"),
+    ];
+    let keys = secret_keys();
+    assert!(keys.len() > 40, "{keys:?}");
+    for (path, text) in &keys {
+        for mistake in &mistakes {
+            let text = text.replace("SECRET", mistake);
+            let source = Source::Text { name: "t.toml".to_owned(), text };
+            let report = load(&source, &Environment::default(), LoadOptions::default()).expect_err(path);
+            assert_silent(
+                &format!("{report}{report:?}{source:?}"),
+                &[SECRET],
+                &format!("{path} = {mistake}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_secret_that_stands_where_a_name_belongs_is_not_quoted() {
+    for secret in [
+        "q7Zc4Lw9Tb2Xn6Rk8Vd3Hs5Jf1Gy0PmE4uAo7iC",
+        "napi_x8b3k2m9q4w7e1r5t6y0u2i3o4p5a6s7d8f9g0h",
+        "0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+    ] {
+        for text in [
+            format!("{secret} = 1"),
+            format!("[server]\n{secret} = 1"),
+            format!("[server]\nlisten = '{secret}'"),
+            format!("[server]\nidle_timeout = '{secret}'"),
+            format!("[server]\negress_proxy = '{secret}'"),
+            format!("[store]\ntype = '{secret}'"),
+            format!("[route.r]\nprovider = '{secret}'"),
+            format!("[route.r]\ncredential = '{secret}'\nupstream = 'http://127.0.0.1:9'"),
+            format!("[route.r]\ncredential = false\nupstream = '{secret}'"),
+            format!("[route.r]\ncredential = false\nupstream = 'http://{secret}'"),
+            format!("[route.r]\ncredential = false\nupstream = 'https://h.example'\npath = '{secret}'"),
+            format!(
+                "[route.r]\ncredential = false\nupstream = 'https://h.example'\nhost = 'http://{secret}'"
+            ),
+            format!("[credential.c]\ntype = '{secret}'"),
+            format!("[credential.c]\ntype = 'header'\nname = '{secret} x'\nvalue = {{ env = 'X' }}"),
+            format!("[caller.{secret}]"),
+        ] {
+            let source = Source::Text { name: "t.toml".to_owned(), text: text.clone() };
+            let report = load(&source, &Environment::default(), LoadOptions::default()).expect_err(&text);
+            assert_silent(&format!("{report}{report:?}"), &[secret, &secret.to_ascii_lowercase()], &text);
+        }
+    }
+}
+
+#[test]
+fn a_panic_with_secrets_at_hand_prints_none() {
+    // A process of its own: the words of a panic and its backtrace go to standard error.
+    const SECRET: &str = "q7Zc4Lw9Tb2Xn6Rk8Vd3Hs5Jf1Gy0PmE4uAo7iC";
+    if std::env::var_os("SIDEKEY_TEST_PANICS").is_some() {
+        let secret = Secret::new(SECRET);
+        let header = AuthHeader::basic("u", &secret).unwrap();
+        let source = SecretSource::Value(secret.clone());
+        // As `expect` and `assert_eq!` print their values.
+        panic!("it goes wrong with {:?}", (secret, header, source));
+    }
+    let own = std::env::current_exe().unwrap();
+    let ran = std::process::Command::new(own)
+        .args(["--exact", "a_panic_with_secrets_at_hand_prints_none", "--nocapture"])
+        .envs([("SIDEKEY_TEST_PANICS", "1"), ("RUST_BACKTRACE", "full")])
+        .output()
+        .unwrap();
+    let told = [ran.stdout, ran.stderr].concat();
+    let told = String::from_utf8_lossy(&told);
+    assert!(told.contains("it goes wrong with") && told.contains("stack backtrace"), "{told}");
+    assert_silent(&told, &[SECRET], "a panic");
 }

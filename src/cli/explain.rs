@@ -1,6 +1,6 @@
 //! `sidekey explain`: what would happen to a request, or which rule refuses it. No network, no secret.
 
-use http::header::HOST;
+use http::header::{COOKIE, HOST};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
@@ -15,6 +15,7 @@ use crate::proxy::cors;
 use crate::proxy::headers::{self, Received};
 use crate::proxy::read_only::{self, Mode};
 use crate::proxy::{Arrival, Plan, ProxyError, Refusal, Rules};
+use crate::secret::likeness::masked;
 
 /// A request to explain.
 #[derive(Debug, clap::Args)]
@@ -100,7 +101,7 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     }
     let origin = upstream_url(route);
     let origin = origin.strip_suffix(&route.upstream.base_path).unwrap_or(&origin);
-    say(format_args!("upstream    {} {origin}{target}", args.method));
+    say(format_args!("upstream    {} {}", args.method, masked(&format!("{origin}{target}"))));
     if let Some(proxy) = &route.upstream.via {
         say(format_args!("through     {proxy} (egress proxy)"));
     }
@@ -175,7 +176,9 @@ fn name_account(
 
 fn show_headers(before: &HeaderMap, after: &HeaderMap) {
     for (name, value) in after {
-        say(format_args!("header      {name}: {}", String::from_utf8_lossy(value.as_bytes())));
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let shown = if name == COOKIE { "(redacted)".into() } else { masked(&text) };
+        say(format_args!("header      {name}: {shown}"));
     }
     for name in before.keys().filter(|name| !after.contains_key(*name)) {
         say(format_args!("removed     {name}"));

@@ -1,6 +1,9 @@
 //! What is wrong with a configuration, where, and what to write instead. Nothing in here ever holds a secret.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use crate::secret::likeness::masked;
 
 /// Where a diagnostic points.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,7 +167,17 @@ impl Collector {
     }
 
     fn diagnostic(&self, at: At, message: String, help: String) -> Diagnostic {
-        Diagnostic { file: self.file.clone(), place: self.place(at), message, help }
+        // A secret that stands where a name belongs would be quoted as that name.
+        let shown = |text: String| match masked(&text) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(masked) => masked,
+        };
+        Diagnostic {
+            file: self.file.clone(),
+            place: self.place(at),
+            message: shown(message),
+            help: shown(help),
+        }
     }
 
     fn place(&self, at: At) -> Place {

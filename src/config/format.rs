@@ -110,6 +110,7 @@ impl Key {
         Self { required: true, ..self }
     }
 
+    #[allow(dead_code, reason = "for the next key that stands in the format before it is enforced")]
     pub(crate) const fn later(self, what: &'static str) -> Self {
         Self { later: Some(what), ..self }
     }

@@ -211,9 +211,11 @@ pub struct ExecSource {
 impl TokenSource for ExecSource {
     fn fetch(&self, _: Wish) -> Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + '_>> {
         Box::pin(async {
-            let output = self.reader.run(&self.command, self.timeout).await.map_err(|reason| {
-                FetchError::Command { command: self.command.program().to_owned(), reason }
-            })?;
+            let output = self
+                .reader
+                .run(&self.command, self.timeout)
+                .await
+                .map_err(|reason| FetchError::Command { command: self.command.shown(), reason })?;
             bearer(&answer::read_command(&output, self.clock.wall())?, self.encoding)
         })
     }

@@ -71,7 +71,7 @@ async fn password(source: &SecretSource) -> Result<Secret, SecretError> {
         }
         // The configuration takes none: it would run once for each connection.
         SecretSource::Exec(command) => Err(SecretError::Command {
-            command: command.program().to_owned(),
+            command: command.shown(),
             reason: "no command is run for an egress proxy".to_owned(),
         }),
     }

@@ -45,7 +45,7 @@ impl SecretReader {
             SecretSource::Value(secret) => return Ok(secret.clone()),
             SecretSource::Exec(command) => command,
         };
-        let failed = |reason| SecretError::Command { command: command.program().to_owned(), reason };
+        let failed = |reason| SecretError::Command { command: command.shown(), reason };
         // Whoever asks may be on a runtime already, where no other may wait.
         let read = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -66,7 +66,7 @@ impl SecretReader {
     }
 
     async fn output(&self, command: &CommandLine) -> Result<Vec<u8>, SecretError> {
-        let failed = |reason| SecretError::Command { command: command.program().to_owned(), reason };
+        let failed = |reason| SecretError::Command { command: command.shown(), reason };
         let mut output = self.run(command, EXEC_SECRET_TIMEOUT).await.map_err(failed)?;
         Ok(std::mem::take(&mut *output))
     }
@@ -107,7 +107,7 @@ impl SecretReader {
 }
 
 fn printed(command: &CommandLine) -> String {
-    format!("what the command {:?} printed", command.program())
+    format!("what the command {:?} printed", command.shown())
 }
 
 #[cfg(test)]
