@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::Method;
 use support::running::{aura, aura_route, eventually, open_route, patiently, sidekey};
 use support::scripted::{Scripted, read_head, say};
-use support::{Reply, get, post, raw_to_end, read_reply, try_send};
+use support::{Reply, free, get, post, raw_to_end, read_reply, try_send};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -70,7 +70,7 @@ async fn the_time_for_an_answer_begins_with_the_last_byte_of_the_request() {
 
 #[tokio::test]
 async fn an_upstream_that_cannot_be_reached_is_502() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let gone = free();
     let running = sidekey(&open_route(gone, ""));
     assert_error(&get(running.addr, "/", &[]).await, 502, "upstream_unreachable", "destination_unavailable");
 }
