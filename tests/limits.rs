@@ -10,7 +10,7 @@ use support::running::{aura, aura_route, eventually, open_route, patiently, side
 use support::scripted::{Scripted, read_head, say};
 use support::{Reply, free, get, post, raw_to_end, read_reply, try_send};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
