@@ -9,7 +9,7 @@ import threading
 import time
 
 from logins.person import Person
-from support import SIDEKEY, Process, Sidekey, check, figure, free_port, say
+from support import SIDEKEY, Process, Sidekey, Tools, check, figure, free_port, say
 from . import canary_config as config
 from .canary_callers import Ask, ask_admin, over_h2
 from .canary_marks import Canaries, word
@@ -355,9 +355,11 @@ def check_mistakes(hunt):
 
 def suite_canaries(directory, tools):
     """A marked secret in every place that takes one, all that can go wrong, and a search of all that came out."""
+    for name, package in [("nghttpd", "nghttp2-server"), ("openssl", "openssl"), ("curl", "curl"), ("ps", "procps")]:
+        Tools.program(name, package)
     hunt = Hunt(directory, tools)
     hunt.h2 = free_port()
-    covered, sources = set(), os.environ.get("CANARY_SOURCES", " ".join(config.SOURCES)).split()
+    covered, sources = set(), os.environ.get("CANARY_SOURCES", "file").split()
     with contextlib.ExitStack() as stack:
         (directory / "h2" / "up" / "h2").mkdir(parents=True)
         stack.enter_context(Process("nghttpd", "--no-tls", "-d", directory / "h2", hunt.h2, stdout=subprocess.DEVNULL))
