@@ -455,3 +455,61 @@ async fn a_service_manager_is_told_when_it_serves_that_it_lives_and_when_it_stop
     });
     assert_eq!(status, Some(0));
 }
+
+#[tokio::test]
+async fn explain_names_the_rule_that_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[server]\nlisten = \"127.0.0.1:7600\"\nmax_target = \"64B\"\nmax_headers = 3\n\
+                [route.a]\npath = \"/a\"\nupstream = \"http://127.0.0.1:1\"\ncredential = false\ndeny = [\"DELETE /**\"]\n\
+                [route.b]\npath = \"/b\"\nupstream = \"http://127.0.0.1:1\"\ncredential = false\nread_only = true\n\
+                [caller.ci]\ntoken = { env = \"T\" }\nroutes = [\"a\"]\nallow = [\"GET,DELETE /x/*\"]\n\
+                [caller.web]\ntoken = { env = \"U\" }\n";
+    private_file(folder.path().join("sidekey.toml"), text);
+    let long = format!("/a/{}", "x".repeat(64));
+    let cases: [(&[&str], &str, &str); 11] = [
+        (&["--caller", "web", "DELETE", "/a/x"], "403 not_allowed", "deny \"DELETE /**\" ([route.a])"),
+        (&["--caller", "ci", "GET", "/a/y"], "403 not_allowed", "no rule of allow matches ([caller.ci])"),
+        (
+            &["--caller", "ci", "GET", "/b/x/1"],
+            "403 not_allowed",
+            "routes does not name this route ([caller.ci])",
+        ),
+        (&["--caller", "web", "PUT", "/b/x"], "403 not_allowed", "read_only = true ([route.b])"),
+        (
+            &["--caller", "ci", "GET", "/a/x/1", "-H", "X-HTTP-Method-Override: DELETE"],
+            "403 not_allowed",
+            "x-http-method-override",
+        ),
+        (&["GET", "/a/x"], "401 caller_unknown", "there are callers"),
+        (&["--caller", "web", "GET", "/c"], "404 no_route", "no `listen`, `host` or `path`"),
+        (
+            &["--caller", "web", "GET", "/a", "-H", "Host: evil.example"],
+            "403 forbidden_host",
+            "hosts does not name",
+        ),
+        (
+            &["--caller", "web", "GET", "/a", "-H", "Origin: https://x.example"],
+            "403 cross_site",
+            "cors does not name this page's origin ([route.a])",
+        ),
+        (&["--caller", "web", "GET", &long], "414 target_too_long", "max_target ([server])"),
+        (
+            &["--caller", "web", "GET", "/a", "-H", "a: 1", "-H", "b: 1", "-H", "c: 1"],
+            "431 headers_too_large",
+            "max_headers ([server])",
+        ),
+    ];
+    for (words, refused, rule) in cases {
+        let words = [&["explain"], words].concat();
+        let told = sidekey(folder.path(), &words, &[]).await;
+        assert_eq!(told.status, 1, "{words:?}: {}{}", told.stdout, told.stderr);
+        let line = |begin: &str, rest: &str| {
+            told.stdout
+                .lines()
+                .any(|line| line.strip_prefix(begin).is_some_and(|found| found.trim().contains(rest)))
+        };
+        assert!(line("refused", refused) && line("rule", rule), "{words:?}: {}", told.stdout);
+    }
+    let passes = sidekey(folder.path(), &["explain", "--caller", "ci", "GET", "/a/x/1"], &[]).await;
+    assert_eq!(passes.status, 0, "{}", passes.stdout);
+}

@@ -68,15 +68,16 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     }
     let plan = match rules.plan_for(arrival, &head, |_| from) {
         Ok(plan) => plan,
-        Err(Refusal { error, .. }) => {
+        Err(Refusal { error, route, .. }) => {
             say(format_args!(
                 "refused     {} {}: {}",
                 error.status().as_u16(),
                 error.code(),
                 error.public_text()
             ));
-            if let ProxyError::Denied { whose, rule } = &error {
-                say(format_args!("rule        {rule} ({whose})"));
+            let route = route.map(|route| &*config.routes[route].name);
+            if let Some(rule) = rule_of(&error, route) {
+                say(format_args!("rule        {rule}"));
             }
             if let (ProxyError::Refused(Refused::CallerUnknown(_)), None) = (&error, &args.caller) {
                 let names: Vec<_> = config.callers.iter().map(|caller| &*caller.name).collect();
@@ -134,6 +135,27 @@ pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(
     }
     show_headers(&before, &head.headers);
     Ok(())
+}
+
+/// What of the configuration refuses a request; none: nothing in it would let such a one pass.
+fn rule_of(error: &ProxyError, route: Option<&str>) -> Option<String> {
+    Some(match error {
+        ProxyError::Denied { whose, rule } => format!("{rule} ({whose})"),
+        ProxyError::Refused(Refused::ForbiddenHost) => {
+            "hosts does not name this Host ([server]), nor does `host` of any route".to_owned()
+        }
+        ProxyError::Refused(Refused::CrossSite(_)) => match route {
+            Some(route) => format!("cors does not name this page's origin ([route.{route}])"),
+            None => "no route takes it, and only a route's `cors` lets web pages in".to_owned(),
+        },
+        ProxyError::Refused(Refused::CallerUnknown(_) | Refused::LocalToken(_)) => {
+            "there are callers ([caller.NAME]), and it is from none of them".to_owned()
+        }
+        ProxyError::NoRoute => "no `listen`, `host` or `path` of any route matches".to_owned(),
+        ProxyError::TargetTooLong => "max_target ([server])".to_owned(),
+        ProxyError::HeadersTooLarge => "max_headers ([server])".to_owned(),
+        _ => return None,
+    })
 }
 
 /// Who the request is from: whom `--caller` names, else nobody who is known.

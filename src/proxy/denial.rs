@@ -31,6 +31,15 @@ pub enum Rule {
     /// One of `allow` and `deny`, or that none of `allow` matches.
     #[error("{0}")]
     Written(String),
+    /// A caller's `routes`.
+    #[error("routes does not name this route")]
+    Routes,
+    /// A caller's `accounts`.
+    #[error("accounts does not name this account")]
+    Accounts,
+    /// A route's `account`.
+    #[error("account is another than the request names")]
+    Account,
     /// No rule could judge a request that asks with this to be taken for another one.
     #[error("{0} could make it another request than the rules judge")]
     Overridden(&'static str),
@@ -52,6 +61,9 @@ impl Rule {
                      what it is."
                 ));
             }
+            (Self::Routes, _) => "This caller may not use this route.",
+            (Self::Accounts, _) => "This caller may not use this account.",
+            (Self::Account, _) => "This route is for another account than the request names.",
             (Self::ReadOnly, _) => "Only reading requests pass on this route.",
             (Self::ForeignTransaction, _) => {
                 "The transaction was not begun on this route, on which only reading requests pass; begin one here."

@@ -236,7 +236,8 @@ impl Rules {
             return Err(ProxyError::BadRequest("What the request names is no account's name."));
         }
         if route.account.as_ref().is_some_and(|only| only.as_bytes() != account) {
-            return Err(ProxyError::NotAllowed("This route is for another account than the request names."));
+            let whose = Whose::Route(Arc::clone(&route.name));
+            return Err(ProxyError::Denied { whose, rule: Rule::Account });
         }
         Ok(Some(value.clone()))
     }
@@ -267,6 +268,12 @@ impl Rules {
         }
         read_only::access(route.provider, head, path)
             .ok_or_else(|| ProxyError::Denied { whose: whose(), rule: Rule::ReadOnly })
+    }
+
+    /// What a caller asks for is beyond what it may use.
+    fn beyond_reach(&self, caller: Option<CallerId>, rule: Rule) -> ProxyError {
+        let name = caller.map_or_else(|| "".into(), |caller| Arc::clone(self.callers.name(caller)));
+        ProxyError::Denied { whose: Whose::Caller(name), rule }
     }
 
     /// Where a request goes, or why it goes nowhere.
@@ -313,7 +320,7 @@ impl Rules {
         let route = &self.routes[found.route];
         let reach = caller.map(|caller| &self.reaches[caller]);
         if !asks_for_local_token && reach.is_some_and(|reach| !reach.routes[found.route]) {
-            return Err(refuse(ProxyError::NotAllowed("This caller may not use this route.")));
+            return Err(refuse(self.beyond_reach(caller, Rule::Routes)));
         }
         if head.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > self.max_target) {
             return Err(refuse(ProxyError::TargetTooLong));
@@ -360,7 +367,7 @@ impl Rules {
         if let (Some(reach), Some(account)) = (reach, &plan.account)
             && !reach.may_be(account.as_bytes())
         {
-            return Err(refuse(ProxyError::NotAllowed("This caller may not use this account.")));
+            return Err(refuse(self.beyond_reach(caller, Rule::Accounts)));
         }
         Ok(plan)
     }
