@@ -5,15 +5,15 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, PRAGMA, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use serde_json::json;
 
 use super::error::{ProxyError, Public};
 use super::exchange::Exchange;
 use super::response_body::ResponseBody;
-use super::token_endpoint;
 use super::token_request::TokenRefusal;
 use crate::config::Provider;
 use crate::guard::Refused;
@@ -67,7 +67,7 @@ pub(crate) fn of(
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(stale));
         }
         ProxyError::TokenRequest(refusal) => {
-            token_endpoint::not_to_be_kept(headers);
+            not_to_be_kept(headers);
             match refusal {
                 TokenRefusal::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("POST"))),
                 TokenRefusal::Client => drop(headers.insert(WWW_AUTHENTICATE, BASIC)),
@@ -100,6 +100,12 @@ pub(super) fn empty(exchange: &Rc<Exchange>, now: SystemTime) -> Response<Respon
     let headers = response.headers_mut();
     headers.insert(HeaderName::from_static("proxy-status"), HeaderValue::from_static("sidekey"));
     response
+}
+
+/// What stands in each answer of a token endpoint, so that no cache keeps it.
+pub(super) fn not_to_be_kept(headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
 }
 
 /// hyper's own would stand in the upstream's answers as well, which may have none.

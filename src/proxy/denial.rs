@@ -4,9 +4,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::error::ProxyError;
-use crate::rights::Denied;
-
 /// Whose rules refuse a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whose {
@@ -78,15 +75,9 @@ impl Rule {
     }
 }
 
-impl ProxyError {
-    /// A refusal by `allow` or `deny`.
-    pub fn denied(whose: Whose, by: Denied<'_>) -> Self {
-        Self::Denied { whose, rule: Rule::Written(by.to_string()) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::error::ProxyError;
     use super::*;
     use crate::rights::{Pattern, Rights};
 

@@ -11,6 +11,7 @@ use super::transactions::Foreign;
 use crate::credential::{LeaseError, shell_word};
 use crate::dial::{DialError, ProxyFault};
 use crate::guard::Refused;
+use crate::rights::Denied;
 
 /// Why a request gets an answer of sidekey's own. `Display` and its sources are for the log; what the caller sees is
 /// [`ProxyError::public_text`].
@@ -92,6 +93,13 @@ pub enum ProxyError {
     /// The caller stopped sending its body.
     #[error("the caller sent nothing of its body for {0:?}")]
     CallerStalled(Duration),
+}
+
+impl ProxyError {
+    /// A refusal by `allow` or `deny`.
+    pub fn denied(whose: Whose, by: Denied<'_>) -> Self {
+        Self::Denied { whose, rule: Rule::Written(by.to_string()) }
+    }
 }
 
 impl From<Foreign> for ProxyError {

@@ -6,9 +6,9 @@ use std::task::Poll;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, PRAGMA};
+use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Response};
 use hyper::body::Incoming;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -105,12 +105,6 @@ fn granted(token: &str, exchange: &Rc<Exchange>, now: SystemTime) -> Response<Re
     let body = json!({ "access_token": token, "token_type": "bearer", "expires_in": seconds }).to_string();
     let mut response = answer::own(Bytes::from(body), exchange, now);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    not_to_be_kept(response.headers_mut());
+    answer::not_to_be_kept(response.headers_mut());
     response
-}
-
-/// What stands in each answer of a token endpoint, so that no cache keeps it.
-pub(super) fn not_to_be_kept(headers: &mut HeaderMap) {
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
 }
