@@ -24,11 +24,13 @@ mod request_body;
 mod response_body;
 pub mod route;
 mod rules;
+mod shared;
 mod token_endpoint;
 mod token_request;
 pub mod transactions;
 mod tunnel;
 mod upstream;
+mod verdict;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -36,7 +38,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONNECTION, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use self::access::Peer;
@@ -48,14 +50,11 @@ use self::read_only::Mode;
 use self::recording::Recorder;
 use self::report::{Reporter, Trouble};
 use self::request_body::RequestBody;
-use self::transactions::{Opening, Step, Transactions};
+use self::transactions::{Opening, Step};
 use self::upstream::{On, SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
 use crate::config::{CallerId, ListenId, Provider, Route};
-use crate::credential::{Claim, Lease, TokenPool};
-use crate::oauth::answer::retry_after;
-use crate::telemetry::access_log::Queue;
-use crate::telemetry::refusals::Refusals;
+use crate::credential::Lease;
 use crate::tls::ListenerTls;
 
 pub use self::denial::{Rule, Whose};
@@ -64,49 +63,9 @@ pub use self::incoming::CutShort;
 pub use self::pace::Paces;
 pub use self::response_body::ResponseBody;
 pub use self::rules::{Arrival, Plan, Refusal, Rules};
+pub use self::shared::{Share, Shared};
 pub use self::tunnel::Tunnel;
 pub use self::upstream::UpstreamTls;
-
-/// What all workers share: immutable, but for the tokens in the pool.
-#[derive(Debug)]
-pub struct Shared {
-    /// What may pass, and where it goes.
-    pub rules: Rules,
-    /// Whose tokens it carries.
-    pub pool: Arc<TokenPool>,
-    /// Each route's claim on them, where its callers name no account; none: it carries none.
-    pub claims: Vec<Option<Claim>>,
-    /// TLS towards each route's upstream; none for clear text.
-    pub tls: Vec<Option<UpstreamTls>>,
-    /// TLS towards each listener's callers; none for clear text. [`ListenId`] indexes it.
-    pub listener_tls: Vec<Option<Arc<ListenerTls>>>,
-    /// Which lease each open transaction belongs to.
-    pub transactions: Arc<Transactions>,
-    /// When requests may go, on routes that are paced.
-    pub paces: Paces,
-    /// Tells when an upstream's `Retry-After` is a date.
-    pub clock: crate::clock::Clock,
-    /// How many requests were refused: a sheet for each worker, by its number.
-    pub refusals: Arc<Refusals>,
-    /// Where the access log is written; none: it is off.
-    pub access_log: Option<Queue>,
-}
-
-/// Which part of what is bounded for all workers is one worker's own, so that nothing need be shared to keep the bound.
-#[derive(Debug, Clone, Copy)]
-pub struct Share {
-    /// The worker's number, from 0.
-    pub number: usize,
-    /// How many workers there are.
-    pub workers: usize,
-}
-
-impl Share {
-    /// This worker's part of `total`: all parts together are `total`, if it is at least the number of workers.
-    pub fn of(self, total: usize) -> usize {
-        (total / self.workers + usize::from(self.number < total % self.workers)).max(1)
-    }
-}
 
 /// One worker's proxy.
 #[derive(Debug)]
@@ -432,44 +391,6 @@ impl Proxy {
         self.shared.paces.owe(index);
         let answer = self.upstreams.send(index, route, tls, request, exchange, again).await;
         well_framed(answer.map_err(SendError::into_error)?)
-    }
-
-    /// Believes or doubts the token by the upstream's answer. Gives the lease to send the request again with, where
-    /// the token was refused and another one can be had.
-    async fn judge(
-        &self,
-        route: &Route,
-        lease: &Lease,
-        answer: &Response<UpstreamBody>,
-        can_repeat: bool,
-    ) -> Option<Lease> {
-        let pool = &self.shared.pool;
-        let Some(certainty) = refusal::of(answer.status(), answer.headers(), &route.refused_statuses) else {
-            self.believe(lease, answer.status(), answer.headers(), false);
-            return None;
-        };
-        let doubt = pool.reject(lease, certainty, false);
-        if can_repeat { pool.replacement(lease, doubt).await } else { None }
-    }
-
-    /// The same for the answer to a request that was sent again: there is no third time.
-    fn judge_replay(&self, route: &Route, lease: &Lease, answer: &Response<UpstreamBody>) {
-        match refusal::of(answer.status(), answer.headers(), &route.refused_statuses) {
-            Some(certainty) => {
-                let _ = self.shared.pool.reject(lease, certainty, true);
-            }
-            None => self.believe(lease, answer.status(), answer.headers(), true),
-        }
-    }
-
-    fn believe(&self, lease: &Lease, status: StatusCode, headers: &HeaderMap, replayed: bool) {
-        if status.is_success() || status.is_redirection() || status == StatusCode::SWITCHING_PROTOCOLS {
-            self.shared.pool.accept(lease, replayed);
-        } else if status == StatusCode::TOO_MANY_REQUESTS
-            && let Some(span) = retry_after(headers, self.shared.clock.wall())
-        {
-            self.shared.pool.rest(lease, span);
-        }
     }
 }
 

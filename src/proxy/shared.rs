@@ -1,0 +1,53 @@
+//! What all workers share, and which part of what is bounded for all of them is each one's own.
+
+use std::sync::Arc;
+
+use super::pace::Paces;
+use super::rules::Rules;
+use super::transactions::Transactions;
+use super::upstream::UpstreamTls;
+use crate::credential::{Claim, TokenPool};
+use crate::telemetry::access_log::Queue;
+use crate::telemetry::refusals::Refusals;
+use crate::tls::ListenerTls;
+
+/// What all workers share: immutable, but for the tokens in the pool.
+#[derive(Debug)]
+pub struct Shared {
+    /// What may pass, and where it goes.
+    pub rules: Rules,
+    /// Whose tokens it carries.
+    pub pool: Arc<TokenPool>,
+    /// Each route's claim on them, where its callers name no account; none: it carries none.
+    pub claims: Vec<Option<Claim>>,
+    /// TLS towards each route's upstream; none for clear text.
+    pub tls: Vec<Option<UpstreamTls>>,
+    /// TLS towards each listener's callers; none for clear text. [`crate::config::ListenId`] indexes it.
+    pub listener_tls: Vec<Option<Arc<ListenerTls>>>,
+    /// Which lease each open transaction belongs to.
+    pub transactions: Arc<Transactions>,
+    /// When requests may go, on routes that are paced.
+    pub paces: Paces,
+    /// Tells when an upstream's `Retry-After` is a date.
+    pub clock: crate::clock::Clock,
+    /// How many requests were refused: a sheet for each worker, by its number.
+    pub refusals: Arc<Refusals>,
+    /// Where the access log is written; none: it is off.
+    pub access_log: Option<Queue>,
+}
+
+/// Which part of what is bounded for all workers is one worker's own, so that nothing need be shared to keep the bound.
+#[derive(Debug, Clone, Copy)]
+pub struct Share {
+    /// The worker's number, from 0.
+    pub number: usize,
+    /// How many workers there are.
+    pub workers: usize,
+}
+
+impl Share {
+    /// This worker's part of `total`: all parts together are `total`, if it is at least the number of workers.
+    pub fn of(self, total: usize) -> usize {
+        (total / self.workers + usize::from(self.number < total % self.workers)).max(1)
+    }
+}

@@ -1,0 +1,50 @@
+//! What an upstream's answer says of the token that its request carried.
+
+use http::{HeaderMap, Response, StatusCode};
+
+use super::Proxy;
+use super::refusal;
+use super::upstream::UpstreamBody;
+use crate::config::Route;
+use crate::credential::Lease;
+use crate::oauth::answer::retry_after;
+
+impl Proxy {
+    /// Believes or doubts the token by the upstream's answer. Gives the lease to send the request again with, where
+    /// the token was refused and another one can be had.
+    pub(super) async fn judge(
+        &self,
+        route: &Route,
+        lease: &Lease,
+        answer: &Response<UpstreamBody>,
+        can_repeat: bool,
+    ) -> Option<Lease> {
+        let pool = &self.shared.pool;
+        let Some(certainty) = refusal::of(answer.status(), answer.headers(), &route.refused_statuses) else {
+            self.believe(lease, answer.status(), answer.headers(), false);
+            return None;
+        };
+        let doubt = pool.reject(lease, certainty, false);
+        if can_repeat { pool.replacement(lease, doubt).await } else { None }
+    }
+
+    /// The same for the answer to a request that was sent again: there is no third time.
+    pub(super) fn judge_replay(&self, route: &Route, lease: &Lease, answer: &Response<UpstreamBody>) {
+        match refusal::of(answer.status(), answer.headers(), &route.refused_statuses) {
+            Some(certainty) => {
+                let _ = self.shared.pool.reject(lease, certainty, true);
+            }
+            None => self.believe(lease, answer.status(), answer.headers(), true),
+        }
+    }
+
+    fn believe(&self, lease: &Lease, status: StatusCode, headers: &HeaderMap, replayed: bool) {
+        if status.is_success() || status.is_redirection() || status == StatusCode::SWITCHING_PROTOCOLS {
+            self.shared.pool.accept(lease, replayed);
+        } else if status == StatusCode::TOO_MANY_REQUESTS
+            && let Some(span) = retry_after(headers, self.shared.clock.wall())
+        {
+            self.shared.pool.rest(lease, span);
+        }
+    }
+}
