@@ -50,7 +50,7 @@ use self::read_only::Mode;
 use self::recording::Recorder;
 use self::report::{Reporter, Trouble};
 use self::request_body::RequestBody;
-use self::transactions::{Opening, Step};
+use self::transactions::{Foreign, Opening, Step};
 use self::upstream::{On, SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
 use crate::config::{CallerId, ListenId, Provider, Route};
@@ -236,8 +236,8 @@ impl Proxy {
         let (method, path) = (head.method.clone(), target.clone());
         // Only there is anything to be known by its path; it was judged as it came, and the upstream's own is plain.
         let judged = (route.provider == Provider::Neo4j).then(|| path::judge(path.path()).ok()).flatten();
-        let step =
-            transactions::step(route, &method, judged.as_ref().map_or(path.path(), |path| path.normal()));
+        let normal = judged.as_ref().map_or(path.path(), |path| path.normal());
+        let step = transactions::step(route, &method, normal);
         if let Step::Begins(_) = step {
             // Its answer names the transaction, and must be readable.
             head.headers.remove(ACCEPT_ENCODING);
@@ -246,6 +246,9 @@ impl Proxy {
         if access.within && !self.is_of_here(index, step, caller) {
             let whose = Whose::Route(Arc::clone(&route.name));
             return Err(ProxyError::Denied { whose, rule: Rule::ForeignTransaction });
+        }
+        if caller.is_some() && route.provider == Provider::Neo4j {
+            self.keep_apart(index, step, caller, normal)?;
         }
         match access.mode {
             Mode::Unsaid => {}
@@ -332,6 +335,24 @@ impl Proxy {
             None => claim,
         };
         Ok(Some(pool.lease(claim).await?))
+    }
+
+    /// Keeps a caller from others' transactions: to the server, all callers are one, and it finds a transaction by its
+    /// number, however the rest of its path is spelled.
+    fn keep_apart(
+        &self,
+        index: usize,
+        step: Step<'_>,
+        caller: Option<CallerId>,
+        path: &str,
+    ) -> Result<(), ProxyError> {
+        if transactions::is_disguised(path) {
+            let text =
+                "The path of a transaction has parameters, escapes or empty segments; send it without.";
+            return Err(ProxyError::BadRequest(text));
+        }
+        let is_within = matches!(step, Step::Within { .. });
+        if is_within && !self.is_of_here(index, step, caller) { Err(Foreign.into()) } else { Ok(()) }
     }
 
     /// Does a request belong to a transaction that its caller began on this route?

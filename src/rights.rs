@@ -11,7 +11,7 @@ use std::fmt;
 
 use http::Method;
 
-pub use self::overrides::override_in;
+pub use self::overrides::{override_in, override_of};
 pub use self::pattern::{Pattern, PatternError};
 
 /// What a route or a caller may do. `Default`: everything.

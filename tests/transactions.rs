@@ -145,6 +145,23 @@ async fn a_callers_transaction_is_no_other_callers() {
                 assert_eq!(code, (403, Some("not_allowed")), "{path}: {}", refused.text());
             }
         }
+        // As servers find it: by its number, whatever the rest looks like.
+        let number = transaction.rsplit('/').next().unwrap();
+        for path in [
+            format!("{collection}/0{number}/commit"),
+            format!("{collection}/{number};x"),
+            format!("{collection}/{number}/commit;x"),
+            format!("{collection}//{number}"),
+            format!("/{transaction}"),
+            transaction.replace("/neo4j/", "/NEO4J/"),
+            transaction.replace("/neo4j/", "/system/"),
+            transaction.replace("/neo4j/", "/neo4j//").replace("tx/", "%74x/"),
+            format!("/db/data/transaction/{number}"),
+        ] {
+            let refused = call("b", Method::POST, &path).await;
+            assert!(matches!(refused.status, 400 | 403), "{path}: {}", refused.text());
+            assert!(refused.header("sidekey-error").is_some(), "{path}");
+        }
         assert_eq!(neo4j.record().api_requests(), before);
         let committed = call("a", Method::POST, &format!("{transaction}/commit")).await;
         assert!(committed.status < 300, "{}", committed.text());

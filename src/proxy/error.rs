@@ -104,7 +104,7 @@ impl ProxyError {
 
 impl From<Foreign> for ProxyError {
     fn from(Foreign: Foreign) -> Self {
-        Self::NotAllowed("This transaction is another caller's.")
+        Self::NotAllowed("This transaction was not begun by this caller, as far as this sidekey has seen.")
     }
 }
 

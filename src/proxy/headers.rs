@@ -12,6 +12,7 @@ use http_body::Frame;
 
 use super::{framing, hops};
 use crate::config::{Provider, Upstream};
+use crate::rights::override_of;
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -172,6 +173,9 @@ pub fn in_trailers(trailers: &mut HeaderMap, reserved: &[HeaderName]) {
             || is_reserved(name, reserved)
             || matches!(*name, HOST | CONTENT_LENGTH | COOKIE | SET_COOKIE)
             || name.as_str().starts_with("access-control-")
+            // What makes it another request than rules have judged, and another access mode than they set.
+            || override_of(name.as_str()).is_some()
+            || matches!(name.as_str(), "access-mode" | "access_mode")
     });
 }
 

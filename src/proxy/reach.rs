@@ -50,8 +50,9 @@ fn unnamed<'a>(route: &'a Route, config: &'a Config) -> Vec<&'a str> {
         (None, CredentialKind::AuthorizationCode(_)) => vec![DEFAULT_ACCOUNT],
         (None, CredentialKind::ClientCredentials(grant)) => {
             let names = grant.clients.iter().map(|client| &*client.name);
-            // One without a name is called as its credential is.
-            names.filter(|name| *name != &*credential.name).collect()
+            // A sole one without a name is called as its credential is.
+            let is_sole = grant.clients.len() == 1;
+            names.filter(|name| !is_sole || *name != &*credential.name).collect()
         }
         (None, _) => Vec::new(),
     }
@@ -98,6 +99,14 @@ credential = "named"
 type = "client_credentials"
 token_url = "http://127.0.0.1:1/"
 clients = [{ name = "a", client_id = "a", client_secret = { value = "s" } }, { name = "b", client_id = "b", client_secret = { value = "s" } }]
+[route.clash]
+path = "/clash"
+upstream = "http://127.0.0.1:1"
+credential = "clash"
+[credential.clash]
+type = "client_credentials"
+token_url = "http://127.0.0.1:1/"
+clients = [{ name = "clash", client_id = "a", client_secret = { value = "s" } }, { name = "b", client_id = "b", client_secret = { value = "s" } }]
 [credential.people]
 type = "authorization_code"
 auth_url = "http://127.0.0.1:1/auth"
@@ -120,7 +129,7 @@ type = "memory"
     #[test]
     fn accounts_bound_what_a_caller_might_carry() {
         let cases: [(&str, &[&str]); 7] = [
-            ("", &["plain", "one", "client", "either", "a", "login", "named"]),
+            ("", &["plain", "one", "client", "either", "a", "login", "named", "clash"]),
             ("accounts = [\"a\"]", &["plain", "one", "client", "a", "named"]),
             ("accounts = [\"b\"]", &["plain", "one", "client", "named"]),
             ("accounts = [\"b\", \"a\"]", &["plain", "one", "client", "either", "a", "named"]),

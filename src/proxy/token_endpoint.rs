@@ -44,6 +44,7 @@ pub(super) async fn answer(
     let (callers, now) = (rules.callers(), clock.wall());
     let shown = request.caller(|name, token| callers.of(name, token));
     let caller = shown.map(|(caller, _)| caller).or(caller);
+    exchange.note(|recording| recording.caller = caller);
     if !request.shows_any() || (caller.is_none() && !callers.is_empty()) {
         return Err(TokenRefusal::Client.into());
     }

@@ -92,11 +92,22 @@ pub(crate) fn step<'a>(route: &Route, method: &Method, path: &'a str) -> Step<'a
     }
 }
 
-/// Where the path of a database's transactions ends: `/db/NAME/query/v2/tx` or `/db/NAME/tx`.
+/// Where the path of a database's transactions ends: `/db/NAME/query/v2/tx`, `/db/NAME/tx`, or before Neo4j 4
+/// `/db/data/transaction`.
 fn end_of_collection(path: &str) -> Option<usize> {
     let name = path.find("/db/")? + "/db/".len();
     let end = name + path[name..].find('/')?;
-    ["/query/v2/tx", "/tx"].iter().find(|api| path[end..].starts_with(**api)).map(|api| end + api.len())
+    ["/query/v2/tx", "/tx", "/transaction"]
+        .iter()
+        .find(|api| path[end..].starts_with(**api))
+        .map(|api| end + api.len())
+}
+
+/// Could a server read the path as one of a transaction's, though it is not spelled as such a path is? Pure.
+pub(crate) fn is_disguised(path: &str) -> bool {
+    let lower = path.to_ascii_lowercase();
+    let is_about_one = lower.contains("/tx") || lower.contains("/transaction");
+    is_about_one && (lower.contains([';', '%']) || lower.contains("//"))
 }
 
 impl Transactions {
@@ -119,12 +130,15 @@ impl Transactions {
         let key = (route, transaction.into());
         let mut shard = self.shard(&key);
         let Some(open) = shard.open.get(&key) else { return Ok(None) };
-        if !pool.is_valid(&open.lease) {
-            // With its token dead the transaction is lost; the server says so itself.
-            shard.open.remove(&key);
-            return Ok(None);
+        if open.caller != caller {
+            return Err(Foreign);
         }
-        if open.caller == caller { Ok(Some(open.lease.clone())) } else { Err(Foreign) }
+        if pool.is_valid(&open.lease) {
+            return Ok(Some(open.lease.clone()));
+        }
+        // With its token dead the transaction is lost; the server says so itself.
+        shard.open.remove(&key);
+        Ok(None)
     }
 
     /// Was a transaction begun on this route by this caller, and not ended or forgotten since?
@@ -147,7 +161,8 @@ impl Transactions {
         caller: Option<CallerId>,
         lease: Lease,
     ) -> Opening {
-        Opening { transactions: Arc::clone(self), route, path: path.into(), caller, lease, tail: Vec::new() }
+        let words = ServersWords::default();
+        Opening { transactions: Arc::clone(self), route, path: path.into(), caller, lease, words }
     }
 
     fn bind(&self, key: Key, caller: Option<CallerId>, lease: Lease) {
@@ -182,29 +197,67 @@ pub(crate) struct Opening {
     path: Box<str>,
     caller: Option<CallerId>,
     lease: Lease,
-    tail: Vec<u8>,
+    words: ServersWords,
 }
 
 impl Opening {
     /// A piece of the answer is about to pass. The transaction is known before the caller can name it.
     pub(crate) fn see(&mut self, chunk: &Bytes) {
-        self.tail.extend_from_slice(chunk);
-        if self.tail.len() > TAIL_BYTES {
-            self.tail.drain(..self.tail.len() - TAIL_BYTES);
-        }
+        self.words.see(chunk);
         // What names it ends with a brace or a quote; most pieces of a large answer need no look at all.
-        let end = self.tail.trim_ascii_end().last();
-        if !matches!(end, Some(b'}' | b'"')) {
+        let end = chunk.trim_ascii_end().last();
+        if !matches!(end, None | Some(b'}' | b'"')) {
             return;
         }
-        if let Some(id) = transaction_id(&self.tail) {
+        if let Some(id) = transaction_id(&self.words.kept) {
             let key = (self.route, format!("{}/{id}", self.path).into());
             self.transactions.bind(key, self.caller, self.lease.clone());
         }
     }
 }
 
-/// The id of the transaction that an answer names last: `"transaction":{"id":…}` of the Query API, or the `commit`
+/// What of an answer in JSON, or in lines of it, the server itself says: all that no array encloses. What a query returns
+/// always stands in one, and could else name any transaction.
+#[derive(Debug, Default)]
+struct ServersWords {
+    in_string: bool,
+    is_escaped: bool,
+    /// Arrays that are open.
+    arrays: usize,
+    /// The end of what it says.
+    kept: Vec<u8>,
+}
+
+impl ServersWords {
+    fn see(&mut self, chunk: &[u8]) {
+        for &byte in chunk {
+            if self.arrays == 0 {
+                self.kept.push(byte);
+            }
+            if self.in_string {
+                let is_over = byte == b'"' && !self.is_escaped;
+                self.is_escaped = byte == b'\\' && !self.is_escaped;
+                self.in_string = !is_over;
+                continue;
+            }
+            match byte {
+                b'"' => self.in_string = true,
+                b'[' => self.arrays += 1,
+                b']' if self.arrays == 1 => {
+                    self.arrays = 0;
+                    self.kept.push(byte);
+                }
+                b']' => self.arrays = self.arrays.saturating_sub(1),
+                _ => {}
+            }
+        }
+        if self.kept.len() > TAIL_BYTES {
+            self.kept.drain(..self.kept.len() - TAIL_BYTES);
+        }
+    }
+}
+
+/// The id of the transaction that the server names last: `"transaction":{"id":…}` of the Query API, or the `commit`
 /// URL of the older API.
 fn transaction_id(tail: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
@@ -212,8 +265,7 @@ fn transaction_id(tail: &[u8]) -> Option<String> {
         id: String,
     }
     fn value<'a, T: Deserialize<'a>>(tail: &'a [u8], name: &[u8]) -> Option<T> {
-        // Inside a JSON string the quotes would be escaped, so this is a member's name; the server's own comes last,
-        // behind whatever maps the query returns.
+        // Inside a JSON string the quotes would be escaped, so this is a member's name.
         let at = tail.windows(name.len()).rposition(|window| window == name)?;
         let rest = tail[at + name.len()..].trim_ascii_start().strip_prefix(b":")?;
         serde_json::Deserializer::from_slice(rest).into_iter().next()?.ok()
@@ -278,6 +330,55 @@ mod tests {
         ];
         for (answer, want) in cases {
             assert_eq!(transaction_id(answer.as_bytes()).as_deref(), want, "{answer}");
+        }
+    }
+
+    #[test]
+    fn what_a_query_returns_names_no_transaction() {
+        let cases: [(&str, Option<&str>); 9] = [
+            (r#"{"data":{"values":[[{"transaction":{"id":"no"}}]]},"transaction":{"id":"a1"}}"#, Some("a1")),
+            (
+                r#"{"data":{"values":[[{"transaction":{"id":"no"}}]]},"errors":[{"transaction":{"id":"no"}}]}"#,
+                None,
+            ),
+            (r#"{"data":{"values":[[{"x":"]]","transaction":{"id":"no"}}]]"#, None),
+            (r#"{"data":{"values":[[{"x":"\"]]","transaction":{"id":"no"}}"#, None),
+            (r#"{"data":{"values":[[{"x":"\\","transaction":{"id":"no"}}"#, None),
+            ("{\"$event\":\"Record\",\"_body\":[{\"transaction\":{\"id\":\"no\"}}]}\n", None),
+            ("{\"$event\":\"Record\",\"_body\":[{\"transaction\":{\"id\":\"no\"}}", None),
+            (r#"{"results":[{"data":[{"row":[{"commit":"x/50/commit"}]}]}],"errors":[]}"#, None),
+            (
+                r#"{"results":[{"data":[{"row":[{"commit":"x/50/commit"}]}]}],"commit":"h/tx/51/commit"}"#,
+                Some("51"),
+            ),
+        ];
+        for (answer, want) in cases {
+            for size in [1, 3, answer.len()] {
+                let mut words = ServersWords::default();
+                let mut seen = None;
+                for chunk in answer.as_bytes().chunks(size) {
+                    words.see(chunk);
+                    seen = transaction_id(&words.kept).or(seen);
+                }
+                assert_eq!(seen.as_deref(), want, "{answer} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_that_servers_may_take_for_a_transactions_is_spelled_plainly_or_refused() {
+        for path in [
+            "/db/neo4j/tx/50;x",
+            "/db/neo4j/tx/50/commit;x",
+            "/db/neo4j//tx/50",
+            "//db/neo4j/tx/50",
+            "/db/neo4j/TX/5%30;",
+        ] {
+            assert!(is_disguised(path), "{path}");
+        }
+        for path in ["/db/neo4j/tx/50", "/db/neo4j/query/v2", "/db/a;b/query/v2", "/", "/db/neo4j/tx/commit"]
+        {
+            assert!(!is_disguised(path), "{path}");
         }
     }
 

@@ -23,16 +23,19 @@ const PARAMETER: &str = "_method";
 /// Names count with `_` for `-` too, as servers in the manner of CGI read both as the same; the parameter's also
 /// encoded, and with a dot or a space for its underscore, as PHP reads it. A `_method` in a form's body is not seen.
 pub fn override_in(headers: &HeaderMap, query: Option<&str>) -> Option<&'static str> {
-    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    let is = |known: &str, name: &str| name.bytes().map(plain).eq(known.bytes());
-    let of_name = |name: &str| NAMES.into_iter().find(|known| is(known, name));
-    let header = headers.keys().find_map(|name| of_name(name.as_str()));
+    let header = headers.keys().find_map(|name| override_of(name.as_str()));
     header.or_else(|| {
         let mut names = query?.split(['&', ';']).map(|pair| pair.split('=').next().unwrap_or_default());
         names
             .any(|name| is_parameter(name.as_bytes()) || is_parameter(after_spaces(name.as_bytes())))
             .then_some(PARAMETER)
     })
+}
+
+/// Is it the name of such a header, in lower case?
+pub fn override_of(name: &str) -> Option<&'static str> {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    NAMES.into_iter().find(|known| name.bytes().map(plain).eq(known.bytes()))
 }
 
 fn after_spaces(mut name: &[u8]) -> &[u8] {

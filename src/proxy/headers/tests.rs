@@ -303,3 +303,24 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn trailers_make_no_other_request_of_one_that_was_judged() {
+    let mut trailers = HeaderMap::new();
+    let names = [
+        "x-http-method-override",
+        "x_http_method_override",
+        "x-method-override",
+        "x-original-url",
+        "x-rewrite-url",
+        "access-mode",
+        "access_mode",
+        "x-checksum",
+    ];
+    for name in names {
+        trailers.append(name, HeaderValue::from_static("DELETE"));
+    }
+    in_trailers(&mut trailers, &[]);
+    let left: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+    assert_eq!(left, ["x-checksum"]);
+}
