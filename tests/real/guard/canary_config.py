@@ -182,7 +182,7 @@ class Document:
                 pairs += [("name", '"X-Key"'), ("value", source)]
             case _:
                 pairs += [("token_url", quoted(f"http://{host}/token/{fault}/{name}")), ("fetch_timeout", '"2s"'),
-                          ("hosts", '["127.0.0.1"]')]
+                          ("hosts", '["127.0.0.1", "token.example"]')]
         if login:
             pairs += [("auth_url", quoted(f"http://127.0.0.1:{self.ports['authorization']}/auth/{name}")),
                       ("redirect_uri", quoted(f"http://127.0.0.1:{self.ports['admin']}/callback"))]
