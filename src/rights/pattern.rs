@@ -124,11 +124,12 @@ impl Pattern {
         }
         let reads = |cut, split| walk(&self.segments, Readings { rest: path, cut, split }, &Generous);
         if !path.contains(['%', ';']) {
-            return reads(false, false);
+            return reads(0, 1);
         }
-        [(false, false), (true, false), (false, true), (true, true)]
-            .into_iter()
-            .any(|(cut, split)| reads(cut, split))
+        // Plain, encoded once, twice, or however often: a server decodes as often as it does, and what is left then is
+        // content.
+        let widths = [1, 3, 5, usize::MAX];
+        [0].into_iter().chain(widths).any(|cut| widths.into_iter().any(|split| reads(cut, split)))
     }
 
     fn is_for(&self, is_meant: impl FnMut(&Method) -> bool) -> bool {

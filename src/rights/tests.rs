@@ -367,6 +367,17 @@ fn glob(rule: &[u8], text: &[u8]) -> bool {
     }
 }
 
+#[test]
+fn what_one_server_takes_for_a_separator_another_takes_for_content() {
+    let rule = Pattern::parse("/a/*").unwrap();
+    for path in ["/a%2F/%252F", "/a;x/%3B", "/a%3Bx/%253B", "/a%252Fb", "/a/%2F", "/a;/b"] {
+        assert!(rule.denies(&Method::GET, path), "{path}");
+    }
+    for path in ["/b%2F/%252F", "/ab/%3B", "/b;a/c"] {
+        assert!(!rule.denies(&Method::GET, path), "{path}");
+    }
+}
+
 proptest! {
     #[test]
     fn rules_agree_with_a_matcher_by_brute_force(

@@ -157,10 +157,10 @@ fn is_segment(rule: &str, path: &str, reading: &impl Reading) -> bool {
 #[derive(Debug, Clone)]
 pub(super) struct Readings<'p> {
     pub(super) rest: &'p str,
-    /// Parameters, from `;` on, are no part of a segment.
-    pub(super) cut: bool,
-    /// An encoded slash separates.
-    pub(super) split: bool,
+    /// Parameters, from a `;` on that is written in so many bytes at most, are no part of a segment; 0: all are.
+    pub(super) cut: usize,
+    /// A slash separates that is written in so many bytes at most; 1: a plain one only.
+    pub(super) split: usize,
 }
 
 impl<'p> Iterator for Readings<'p> {
@@ -172,11 +172,11 @@ impl<'p> Iterator for Readings<'p> {
             let (mut at, mut width, mut end) = (0, 0, None);
             while at < bytes.len() {
                 let read = unit(&bytes[at..]);
-                if matches!(read.byte, b'/' | b'\\') && (self.split || read.width == 1) {
+                if matches!(read.byte, b'/' | b'\\') && read.width <= self.split {
                     width = read.width;
                     break;
                 }
-                if self.cut && read.byte == b';' {
+                if read.byte == b';' && read.width <= self.cut {
                     end.get_or_insert(at);
                 }
                 at += read.width;
