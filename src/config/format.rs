@@ -6,6 +6,7 @@ mod cors_keys;
 mod credential_keys;
 mod keys;
 mod reference;
+mod route_keys;
 mod schema;
 
 pub(crate) use check::check;

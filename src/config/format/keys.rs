@@ -1,6 +1,6 @@
-//! Every table and key of the file but the credentials'.
+//! Every table and key of the file but the routes' and the credentials'.
 
-use super::cors_keys::CORS;
+use super::route_keys::ROUTE;
 use super::{Choice, Key, Kind, TableFormat};
 
 pub(super) const TEXT: Kind = Kind::Text("…");
@@ -10,9 +10,9 @@ const PIN: Kind = Kind::Text("sha256/BASE64");
 /// A user or a group. The last number means none at all to the system.
 const WHO: Kind = Kind::AnyOf(&[Kind::Text("sidekey"), Kind::Integer { min: 0, max: 4_294_967_294 }]);
 const ADDRESS: Kind = Kind::Text("127.0.0.1:7600");
-const PATH: Kind = Kind::Text("/aura");
-const TOKEN_PATH: Kind = Kind::Text("/oauth/token");
-const HOST: Kind = Kind::Text("aura.localhost");
+pub(super) const PATH: Kind = Kind::Text("/aura");
+pub(super) const TOKEN_PATH: Kind = Kind::Text("/oauth/token");
+pub(super) const HOST: Kind = Kind::Text("aura.localhost");
 pub(super) const PEERS: Kind = Kind::List(&Kind::Text("api.example.com"));
 pub(super) const POSITIVE: Kind = Kind::Integer { min: 1, max: 1_000_000 };
 const SOME_SIZE: Kind = Kind::Size { zero: false };
@@ -21,7 +21,7 @@ pub(super) const ANY_TIME: Kind = Kind::Duration { zero: true };
 /// A user or a group of the machine, by number.
 const ID: Kind = Kind::Integer { min: 0, max: 4_294_967_294 };
 const PROXY: Kind = Kind::AnyOf(&[PROXY_URL, Kind::Table(&EGRESS_PROXY), Kind::Off]);
-const LISTEN: Kind = Kind::AnyOf(&[
+pub(super) const LISTEN: Kind = Kind::AnyOf(&[
     ADDRESS,
     Kind::Table(&LISTEN_ITEM),
     Kind::List(&Kind::AnyOf(&[ADDRESS, Kind::Table(&LISTEN_ITEM)])),
@@ -30,13 +30,13 @@ const PROXY_URL: Kind = Kind::Text("http://proxy.example.com:3128");
 pub(super) const TLS_TABLE: Kind = Kind::Table(&TLS);
 const RULES: Kind = Kind::List(&Kind::Text("GET /v1/instances/*"));
 /// What a route's or a caller's requests may be.
-const ALLOW: Key = Key::new(
+pub(super) const ALLOW: Key = Key::new(
     "allow",
     RULES,
     "The only requests that pass, as method and path below the route: `GET /v1/instances/*`.",
 )
 .default("all that `deny` lets pass");
-const DENY: Key = Key::new("deny", RULES, "Requests that do not pass, whatever `allow` says.");
+pub(super) const DENY: Key = Key::new("deny", RULES, "Requests that do not pass, whatever `allow` says.");
 /// A table's own `egress_proxy`, and what it is for there.
 pub(super) const fn egress_proxy(doc: &'static str) -> Key {
     Key::new("egress_proxy", PROXY, doc)
@@ -228,145 +228,6 @@ static LISTEN_TLS: TableFormat = TableFormat {
             "PEM files with roots; one or a list. Only callers with a certificate of one of them get in; the system's \
              roots do not count.",
         ),
-    ]],
-    later: None,
-};
-
-static ROUTE: TableFormat = TableFormat {
-    name: "route",
-    heading: "[route.NAME]",
-    doc: "Where requests go and what they carry. Any one of `listen`, `host` and `path` is enough to match; the \
-          most specific wins: listener, then host, then the longest path. A route alone with none of them takes \
-          everything.",
-    keys: &[&[
-        Key::new(
-            "provider",
-            Kind::OneOf(&[
-                Choice::new("aura"),
-                Choice::new("neo4j"),
-                Choice::new("neon"),
-                Choice::new("generic"),
-            ]),
-            "What kind of service it talks to: decides the defaults and the shape of errors.",
-        )
-        .default("\"generic\""),
-        Key::new(
-            "path",
-            Kind::AnyOf(&[PATH, Kind::List(&PATH)]),
-            "Path prefix, removed before forwarding; one or a list; `/` takes all.",
-        ),
-        Key::new(
-            "host",
-            Kind::AnyOf(&[HOST, Kind::List(&HOST)]),
-            "Host name that callers ask for; one or a list.",
-        ),
-        Key::new(
-            "listen",
-            LISTEN,
-            "A listener of its own; opened for this route alone if `server.listen` has it not.",
-        ),
-        Key::new("upstream", Kind::Url, "Where its requests go, and nowhere else; may end in a path.")
-            .default("aura: `https://api.neo4j.io`; neon: `https://console.neon.tech/api/v2`; else required"),
-        Key::new(
-            "credential",
-            Kind::AnyOf(&[Kind::Text("NAME"), Kind::Off, Kind::Credential]),
-            "What its requests carry: a name, a table with the same keys, or false: none.",
-        )
-        .default("required"),
-        Key::new("connect_timeout", SOME_TIME, "How long connecting may take, TLS included.")
-            .default("\"5s\""),
-        Key::new(
-            "response_timeout",
-            Kind::AnyOf(&[SOME_TIME, Kind::OneOf(&[Choice::new("none")])]),
-            "How long the head of an answer may take; \"none\": for ever.",
-        )
-        .default("\"60s\"; neo4j: \"none\""),
-        Key::new(
-            "replay_body",
-            Kind::Size { zero: true },
-            "Body bytes kept for a replay with a new token; 0 turns that off.",
-        )
-        .default("\"64KiB\""),
-        Key::new(
-            "refused_statuses",
-            Kind::List(&Kind::Integer { min: 400, max: 499 }),
-            "Upstream statuses that may mean that the token was refused.",
-        )
-        .default("[401]; aura: [401, 403]"),
-        Key::new(
-            "encoded_slash",
-            Kind::OneOf(&[Choice::new("refuse"), Choice::new("pass")]),
-            "What becomes of a path with `%2F`; \"pass\": it goes on as it is, as part of a name.",
-        )
-        .default("\"refuse\""),
-        Key::new("tls", TLS_TABLE, "TLS towards the upstream."),
-        egress_proxy("The HTTP proxy that leads to the upstream; false: none.").default("as in `[server]`"),
-        CLEARTEXT,
-        LINK_LOCAL,
-        ALLOW,
-        DENY,
-        Key::new(
-            "cors",
-            Kind::Table(&CORS),
-            "Lets web pages of these origins call, and answers CORS for them; all others stay refused.",
-        ),
-        Key::new(
-            "read_only",
-            Kind::Flag,
-            "Lets only reading requests pass: GET, HEAD and OPTIONS; neo4j: queries too, in access mode READ.",
-        )
-        .default("false"),
-        Key::new(
-            "account",
-            Kind::Text("alice"),
-            "Which account of the credential its requests carry: a person's login, or one of `clients`.",
-        )
-        .default("a login's `default`; of several `clients`, `strategy` decides"),
-        Key::new(
-            "http",
-            Kind::OneOf(&[Choice::new("auto"), Choice::new("1.1"), Choice::new("2")]),
-            "HTTP towards the upstream; \"auto\": what both speak, agreed on in the TLS handshake, and 1.1 in clear \
-             text; \"2\": in clear text as well.",
-        )
-        .default("\"auto\""),
-        Key::new(
-            "max_connections",
-            POSITIVE,
-            "Connections to the upstream at once; each worker has its share.",
-        )
-        .default("as many as there are requests"),
-        Key::new(
-            "max_queue",
-            Kind::Integer { min: 0, max: 1_000_000 },
-            "Requests that may wait for one of `max_connections`, for `connect_timeout` at most, else 503; each \
-             worker has its share.",
-        )
-        .default("1024"),
-        Key::new(
-            "idle_timeout",
-            SOME_TIME,
-            "How long an unused connection to the upstream is kept; less where the upstream says so.",
-        )
-        .default("\"25s\""),
-        Key::new(
-            "pace",
-            Kind::AnyOf(&[Kind::Rate, Kind::List(&Kind::Rate)]),
-            "The most requests in a time, `20/s`, `125/min` or `1000/h`; one or a list, of which all hold.",
-        ),
-        Key::new("pace_wait", ANY_TIME, "How long a request may wait for its turn.").default("\"10s\""),
-        Key::new(
-            "local_token_endpoint",
-            Kind::AnyOf(&[TOKEN_PATH, Kind::Off]),
-            "The path, without the route's own prefix, at which sidekey itself answers clients that fetch a token; false: \
-             none.",
-        )
-        .default("aura: `\"/oauth/token\"`; else none"),
-        Key::new(
-            "preserve_header_case",
-            Kind::Flag,
-            "HTTP/1.1: header names keep the case that they came in, both ways; else they are in lower case.",
-        )
-        .default("false"),
     ]],
     later: None,
 };
