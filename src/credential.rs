@@ -4,6 +4,7 @@
 //! What people log in to is a [`grant`] in the [`vault`]; its tokens come by [`rotation`]. Knows nothing of HTTP
 //! serving. [`schedule`] and [`grant`] are pure.
 
+mod account;
 pub mod claim;
 pub mod grant;
 pub mod keeper;

@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::DEFAULT_ACCOUNT;
+use super::account::{Account, AccountId};
 use super::grant::Why;
 use super::lease::LeaseError;
-use super::pool::{Account, AccountId, Place, TokenPool};
+use super::pool::{Place, TokenPool};
 use crate::config::CredentialId;
 
 /// Whose token a request carries.

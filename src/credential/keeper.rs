@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
+use super::account::{Account, AccountId};
 use super::grant::Why;
 use super::machine::Next;
-use super::pool::{Account, AccountId, CredentialSpec, TokenPool};
+use super::pool::{CredentialSpec, TokenPool};
 use super::roster::News;
 use super::source::{FetchError, Fetched, Wish};
 use crate::clock::{Clock, Moment};

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::account::Account;
 use super::machine::State;
-use super::pool::{Account, TokenPool};
+use super::pool::TokenPool;
 
 /// One account, as it stands. Holds no secret.
 #[derive(Debug, Clone, Serialize)]
