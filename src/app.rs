@@ -19,6 +19,7 @@ use crate::proxy::exchange::CallerLimits;
 use crate::proxy::{Paces, Rules, Shared, UpstreamTls};
 use crate::secret::SecretError;
 use crate::secret::reader::SecretReader;
+use crate::server::handed::HandedSockets;
 use crate::server::{self, BindError, Bound, Server, ServerSettings};
 use crate::store::{self, StoreError};
 use crate::telemetry::access_log::{self, AccessLog, Queue};
@@ -119,7 +120,7 @@ impl App {
         });
         let bound = match bound {
             Some(bound) => bound,
-            None => server::bind(&config.server.listeners)?,
+            None => server::bind(&config.server.listeners, &HandedSockets::default())?,
         };
         let addresses = addresses_of(&bound, config);
         let server = Server::start(bound, &shared, settings(&config.server)).map_err(StartError::Threads)?;

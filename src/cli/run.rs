@@ -17,19 +17,21 @@ use crate::config::{Config, Environment, LoadOptions, Source};
 use crate::confinement::{Needs, Surroundings, confine};
 use crate::credential::TokenPool;
 use crate::credential::record::AccountRecord;
+use crate::server::{self, handed::HandedSockets};
 use crate::store;
 
 /// How long a refresh that runs may take after a second signal.
 const LAST_REFRESH: Duration = Duration::from_secs(15);
 
-pub(super) fn run(arg: &ConfigArg, environment: &Environment) -> Result<(), Failure> {
+/// `handed`: the sockets that were handed over; the environment knows of them.
+pub(super) fn run(arg: &ConfigArg, environment: &Environment, handed: &HandedSockets) -> Result<(), Failure> {
     let loaded = load(arg, environment, LoadOptions::default())?;
     if loaded.config.server.sandbox {
         // Before there is a runtime: it may start threads, and a thread that runs already is not confined.
         let needs = sandbox_needs(arg, &loaded.config, environment)?;
         confine(&needs).map_err(|error| Failure::Running(error.to_string()))?;
     }
-    runtime()?.block_on(serve(&loaded.config, environment))
+    runtime()?.block_on(serve(&loaded.config, environment, handed))
 }
 
 /// What the sandbox of a run leaves open. Makes the folders that it needs: only what is there can be.
@@ -45,14 +47,15 @@ pub(super) fn sandbox_needs(
 }
 
 /// Runs a configuration until SIGTERM, SIGINT, or a stop by the admin listener.
-async fn serve(config: &Config, environment: &Environment) -> Result<(), Failure> {
+async fn serve(config: &Config, environment: &Environment, handed: &HandedSockets) -> Result<(), Failure> {
     // Before anything is started, so that no signal falls between.
     let failed = |error: std::io::Error| Failure::Running(format!("cannot handle signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let clock = Clock::system();
     let vault = vault_of(config, &clock).await?;
-    let app = App::start(config, &clock, vault)?;
+    let bound = server::bind(&config.server.listeners, handed).map_err(StartError::from)?;
+    let app = App::start_on(Some(bound), config, &clock, vault)?;
     let control = Control::start(&app, config, environment, &clock).await?;
     // The access log has standard output to itself.
     let tell: fn(fmt::Arguments<'_>) =

@@ -18,7 +18,7 @@ use super::reach::Reach;
 use super::read_only::{self, Access};
 use super::route::{self, RouteTable};
 use super::token_request::TokenRefusal;
-use crate::config::{Bind, CallerId, Config, CredentialKind, ListenId, Peer, Provider, Route};
+use crate::config::{CallerId, Config, CredentialKind, ListenId, Peer, Provider, Route};
 use crate::guard::callers::Callers;
 use crate::guard::{self, Guard, Refused};
 use crate::rights::{self, Rights};
@@ -155,7 +155,7 @@ impl Rules {
             keep_case: (0..listeners.len()).map(|listener| keeps_case(config, listener)).collect(),
             max_target: config.server.limits.target,
             max_headers: config.server.limits.headers,
-            by_name: listeners.iter().map(|listener| matches!(listener.bind, Bind::Tcp(_))).collect(),
+            by_name: listeners.iter().map(|listener| !listener.bind.is_unix()).collect(),
             tls: listeners.iter().map(|listener| listener.tls.is_some()).collect(),
         }
     }

@@ -7,6 +7,9 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use tracing::info;
+
+use super::handed::{HandedSockets, Socket};
 use crate::config::{Access, Bind, ListenId, Listener};
 
 /// Connections that may wait to be accepted; the system may have a lower bound of its own.
@@ -26,7 +29,11 @@ pub struct Bound {
 #[derive(Debug)]
 pub(super) enum Listening {
     Tcp(TcpListener),
-    Unix { listener: UnixListener, path: PathBuf },
+    /// `path`: of its file, where that is ours to remove.
+    Unix {
+        listener: UnixListener,
+        path: Option<PathBuf>,
+    },
 }
 
 /// A connection as it was accepted, not yet bound to a worker's runtime.
@@ -66,6 +73,9 @@ pub enum BindError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no such socket.
+    #[error("no socket was handed over by the name `{0}`; start sidekey by its socket unit")]
+    NotHandedOver(String),
     /// Anything else.
     #[error("cannot listen on {address}: {source}")]
     Io {
@@ -76,12 +86,12 @@ pub enum BindError {
     },
 }
 
-/// Binds all listeners, or none.
-pub fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, BindError> {
-    listeners.iter().map(bind_one).collect()
+/// Binds all listeners, or none; those that were handed over are bound already.
+pub fn bind(listeners: &[Listener], handed: &HandedSockets) -> Result<Vec<Bound>, BindError> {
+    listeners.iter().map(|listener| bind_one(listener, handed)).collect()
 }
 
-fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
+fn bind_one(listener: &Listener, handed: &HandedSockets) -> Result<Bound, BindError> {
     match &listener.bind {
         Bind::Tcp(address) => {
             let failed = |source: io::Error| BindError::new(address.to_string(), source);
@@ -96,7 +106,33 @@ fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
             })
         }
         Bind::Unix { path, access } => bind_unix(path, access),
+        Bind::Systemd { name, number, .. } => take(name, *number, handed),
     }
+}
+
+/// A socket that was handed over. How many connections may wait there is its unit's to say.
+fn take(name: &str, number: usize, handed: &HandedSockets) -> Result<Bound, BindError> {
+    let failed = |source: io::Error| BindError::new(format!("systemd:{name}"), source);
+    let bound = match handed.get(name, number).map_err(failed)? {
+        None => return Err(BindError::NotHandedOver(name.to_owned())),
+        Some(Socket::Tcp(listener)) => {
+            listener.set_nonblocking(true).map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            let listening = Listening::Tcp(listener);
+            Bound { address: address.to_string(), socket_addr: Some(address), listening }
+        }
+        Some(Socket::Unix(listener)) => {
+            listener.set_nonblocking(true).map_err(failed)?;
+            let own = listener.local_addr().map_err(failed)?;
+            let address = match own.as_pathname() {
+                Some(path) => format!("unix:{}", path.display()),
+                None => format!("systemd:{name}"),
+            };
+            Bound { address, socket_addr: None, listening: Listening::Unix { listener, path: None } }
+        }
+    };
+    info!(name, address = bound.address, "listening on a socket that was handed over");
+    Ok(bound)
 }
 
 fn bind_unix(path: &Path, access: &Access) -> Result<Bound, BindError> {
@@ -118,7 +154,7 @@ fn bind_unix(path: &Path, access: &Access) -> Result<Bound, BindError> {
         let _ = std::fs::remove_file(&hidden);
         return Err(error);
     }
-    let listening = Listening::Unix { listener: socket, path: path.to_owned() };
+    let listening = Listening::Unix { listener: socket, path: Some(path.to_owned()) };
     Ok(Bound { address, socket_addr: None, listening })
 }
 
@@ -211,7 +247,7 @@ impl AsFd for Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if let Self::Unix { path, .. } = self {
+        if let Self::Unix { path: Some(path), .. } = self {
             // Its file is ours to remove; already gone is as good.
             let _ = std::fs::remove_file(path);
         }
@@ -247,7 +283,7 @@ mod tests {
             Access { mode: 0o660, group, owner: None },
             Access { mode: 0o640, group, owner },
         ] {
-            let bound = bind(&[listener(&path, access)]).unwrap();
+            let bound = bind(&[listener(&path, access)], &HandedSockets::default()).unwrap();
             let meta = path.symlink_metadata().unwrap();
             let want = (access.mode, access.owner.unwrap_or(uid), access.group.unwrap_or(gid));
             assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), want);
@@ -266,7 +302,8 @@ mod tests {
             return;
         }
         let access = Access { mode: 0o660, owner: Some(0), group: Some(0) };
-        let error = bind(&[listener(&folder.path().join("s.sock"), access)]).unwrap_err();
+        let listener = listener(&folder.path().join("s.sock"), access);
+        let error = bind(&[listener], &HandedSockets::default()).unwrap_err();
         assert!(error.to_string().contains("to user 0 and group 0: "), "{error}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
@@ -277,7 +314,7 @@ mod tests {
         let room = 103 - folder.path().as_os_str().len() - 1;
         for length in [room, room - 4, room - 8, 5] {
             let path = folder.path().join("s".repeat(length));
-            let bound = bind(&[listener(&path, Access::default())]).unwrap();
+            let bound = bind(&[listener(&path, Access::default())], &HandedSockets::default()).unwrap();
             UnixStream::connect(&path).unwrap();
             drop(bound);
         }

@@ -58,6 +58,7 @@ mod store;
 mod store_redis;
 mod streaming;
 mod support;
+mod systemd;
 mod token_pool;
 mod token_pool_model;
 mod tokens;

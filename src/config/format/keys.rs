@@ -79,7 +79,7 @@ static SERVER: TableFormat = TableFormat {
         Key::new(
             "listen",
             LISTEN,
-            "Where callers connect: one address or a list; `unix:PATH` is a Unix socket.",
+            "Where callers connect: one address or a list; `unix:PATH` is a Unix socket, `systemd:NAME` one that was handed over.",
         )
         .default("\"127.0.0.1:7600\""),
         Key::new(
@@ -187,7 +187,7 @@ static LISTEN_ITEM: TableFormat = TableFormat {
         Key::new(
             "bind",
             ADDRESS,
-            "`127.0.0.1:7600`, `[::1]:7600` or `unix:PATH`; port 0 lets the system choose.",
+            "`127.0.0.1:7600`, `[::1]:7600`, `unix:PATH` or `systemd:NAME`; port 0 lets the system choose.",
         )
         .required(),
         Key::new("mode", Kind::Text("0660"), "Permission bits of the Unix socket's file.")
