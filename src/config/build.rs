@@ -98,6 +98,7 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
         limits: limits(server),
         drain_delay: duration("drain_delay", Duration::ZERO),
         drain_timeout: duration("drain_timeout", Duration::from_secs(25)),
+        request_id: server.flag("request_id", false),
         access_log: server.text("access_log") == Some("stdout"),
     };
     if context.out.has_errors() {

@@ -76,6 +76,8 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// Is there a line on standard output for each request?
     pub access_log: bool,
+    /// Does each request get an `X-Request-Id`, upstream and in its answer?
+    pub request_id: bool,
 }
 
 /// How much callers may take at once; each at least 1.

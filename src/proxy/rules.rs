@@ -40,6 +40,8 @@ pub struct Rules {
     max_target: usize,
     /// The most lines of a header. Of HTTP/1.1, hyper counts them.
     max_headers: usize,
+    /// Does each request get an id, upstream and in its answer?
+    gives_request_ids: bool,
     /// By listener: do callers speak TLS to it?
     tls: Vec<bool>,
     /// By route: the web pages that it is open to.
@@ -155,6 +157,7 @@ impl Rules {
             keep_case: (0..listeners.len()).map(|listener| keeps_case(config, listener)).collect(),
             max_target: config.server.limits.target,
             max_headers: config.server.limits.headers,
+            gives_request_ids: config.server.request_id,
             by_name: listeners.iter().map(|listener| !listener.bind.is_unix()).collect(),
             tls: listeners.iter().map(|listener| listener.tls.is_some()).collect(),
         }
@@ -163,6 +166,11 @@ impl Rules {
     /// The callers of the configuration.
     pub fn callers(&self) -> &Callers {
         &self.callers
+    }
+
+    /// Does each request get an id, upstream and in its answer?
+    pub fn gives_request_ids(&self) -> bool {
+        self.gives_request_ids
     }
 
     /// The routes, in the order of the configuration.

@@ -145,6 +145,12 @@ static SERVER: TableFormat = TableFormat {
         )
         .default("\"off\""),
         Key::new(
+            "request_id",
+            Kind::Flag,
+            "Gives each request an `X-Request-Id`, upstream and in its answer, where it has none.",
+        )
+        .default("false: only sidekey's own errors get one"),
+        Key::new(
             "max_connections",
             POSITIVE,
             "Callers' connections at once; one more is answered with 503 and closed.",
