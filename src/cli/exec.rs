@@ -112,7 +112,7 @@ fn start(config: &Config, addresses: &[Address], command: &[OsString]) -> Result
         child.env_remove(name);
     }
     for (name, url) in variables(config, addresses) {
-        debug!(name, url, "for the command");
+        debug!(variable = name, url, "for the command");
         child.env(name, url);
     }
     child.spawn().map_err(|error| {

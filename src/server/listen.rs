@@ -131,7 +131,7 @@ fn take(name: &str, number: usize, handed: &HandedSockets) -> Result<Bound, Bind
             Bound { address, socket_addr: None, listening: Listening::Unix { listener, path: None } }
         }
     };
-    info!(name, address = bound.address, "listening on a socket that was handed over");
+    info!(socket = name, address = bound.address, "listening on a socket that was handed over");
     Ok(bound)
 }
 
