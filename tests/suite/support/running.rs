@@ -51,6 +51,10 @@ impl Running {
         records
     }
 
+    pub(crate) fn vault(&self) -> &std::sync::Arc<Vault> {
+        self.app.vault()
+    }
+
     pub(crate) async fn stop(self) {
         self.app.stop().await;
     }
