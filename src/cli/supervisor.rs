@@ -36,10 +36,7 @@ impl Supervisor {
     /// It reads its configuration again; [`Supervisor::serving`] says that it has, whether it took it or not.
     #[allow(dead_code)] // until something reloads
     pub(super) fn reloading(self) {
-        let mut states = vec![NotifyState::Reloading];
-        // Without the moment of it, `Type=notify-reload` would take an older READY for the answer.
-        states.extend(NotifyState::monotonic_usec_now());
-        tell(&states);
+        tell(&reloading());
     }
 
     /// It stops, which may take as long as the drain.
@@ -69,15 +66,24 @@ impl Supervisor {
     }
 }
 
+/// With the moment of it: `Type=notify-reload` would take an older READY for the answer.
+fn reloading() -> Vec<NotifyState<'static>> {
+    std::iter::once(NotifyState::Reloading).chain(NotifyState::monotonic_usec_now()).collect()
+}
+
 fn tell(states: &[NotifyState<'_>]) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let mut text = String::new();
-    for state in states {
-        let _ = writeln!(text, "{state}");
-    }
-    if let Err(error) = send(&socket, text.as_bytes()) {
+    if let Err(error) = send(&socket, message(states).as_bytes()) {
         debug!(%error, "the service manager cannot be told");
     }
+}
+
+/// A line each.
+fn message(states: &[NotifyState<'_>]) -> String {
+    states.iter().fold(String::new(), |mut text, state| {
+        let _ = writeln!(text, "{state}");
+        text
+    })
 }
 
 /// Sends to a socket's path, or to the abstract name behind an `@`.
@@ -135,6 +141,17 @@ mod tests {
             let length = reader.recv(&mut bytes).unwrap();
             assert_eq!(&bytes[..length], b"READY=1\n");
         }
+    }
+
+    #[test]
+    fn a_reload_says_when_it_began() {
+        let said = |text: &str| -> i128 {
+            let rest =
+                text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|rest| rest.strip_suffix('\n'));
+            rest.unwrap().parse().unwrap()
+        };
+        let (first, second) = (said(&message(&reloading())), said(&message(&reloading())));
+        assert!(first > 0 && second >= first);
     }
 
     #[test]

@@ -147,7 +147,8 @@ async fn ask(address: SocketAddr) -> tokio::net::TcpStream {
 #[tokio::test]
 async fn what_came_before_the_start_and_between_two_runs_is_served() {
     let upstream = Recorder::start().await;
-    let service = Service::new(&config("listen = [\"systemd:web\", \"systemd:local\"]", upstream.addr));
+    let service =
+        Service::new(&config("sandbox = true\nlisten = [\"systemd:web\", \"systemd:local\"]", upstream.addr));
     let ((socket, address), path) = (tcp("127.0.0.1:0"), service.path("local.sock"));
     let local = unix(&path);
     for round in 0..2 {
@@ -307,6 +308,30 @@ async fn a_socket_beyond_loopback_needs_callers_like_a_written_address() {
     assert_eq!(get(near, "/", &[]).await.status, 401);
     assert_eq!(get(near, "/", &[("Sidekey-Token", "0123456789abcdef")]).await.status, 200);
     assert_eq!(running.stop().await, Some(0));
+}
+
+/// What a command says that is no run, and that it ends well.
+async fn said(service: &Service, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidekey"));
+    command.args(arguments).current_dir(service.folder.path()).env_clear().env("PATH", "/usr/bin:/bin");
+    let output = patiently("a command", command.stdin(Stdio::null()).output()).await.expect("it runs");
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    text
+}
+
+#[tokio::test]
+async fn commands_that_are_no_run_say_what_they_cannot_see_and_do_without() {
+    let upstream = Recorder::start().await;
+    let service = Service::new(&config("listen = \"systemd:web\"", upstream.addr));
+    let checked = said(&service, &["check", "-c", "sidekey.toml"]).await;
+    assert!(checked.contains("\nsystemd:web: seen only where it is handed over"), "{checked}");
+    let explained =
+        said(&service, &["explain", "-c", "sidekey.toml", "GET", "http://127.0.0.1:7600/x"]).await;
+    assert!(explained.contains(&format!("http://{}/x", upstream.addr)), "{explained}");
+    let script = ["exec", "-c", "sidekey.toml", "--", "sh", "-c", "echo \"at $SIDEKEY_URL\""];
+    let executed = said(&service, &script).await;
+    assert!(executed.contains("at http://127.0.0.1:"), "{executed}");
 }
 
 #[tokio::test]
