@@ -131,6 +131,11 @@ impl Exchange {
         self.alarm.has_rung()
     }
 
+    /// The caller has so long at most to say what it wants.
+    pub fn hurries(&self, span: Duration) {
+        self.alarm.set_sooner(span);
+    }
+
     /// Bytes came from the caller.
     pub fn bytes_came(&self) {
         if self.phase.get() == Phase::Idle {

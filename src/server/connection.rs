@@ -20,7 +20,7 @@ use super::opening;
 use super::service::Service;
 use super::stream::{Opened, Watched};
 use crate::proxy::Arrival;
-use crate::proxy::exchange::{Exchange, MAX_BUFFER_BYTES};
+use crate::proxy::exchange::{Exchange, MAX_BUFFER_BYTES, Phase};
 
 /// Lines of a header that hyper takes without being told a number.
 const DEFAULT_HEADERS: usize = 100;
@@ -45,6 +45,8 @@ pub(super) async fn serve(Accepted { stream, listener, remote }: Accepted, servi
 }
 
 async fn http1(opened: Opened, arrival: Arrival, service: &Rc<Service>, exchange: Rc<Exchange>) {
+    // Of TLS: it was opened without a word of a request.
+    let is_fresh = opened.ahead.is_empty();
     let io = TokioIo::new(Watched::new(opened, &exchange));
     let handler = service_fn(|request: Request<Incoming>| {
         if request.version() == Version::HTTP_10 {
@@ -68,12 +70,20 @@ async fn http1(opened: Opened, arrival: Arrival, service: &Rc<Service>, exchange
     let mut connection = builder.serve_connection(io, handler);
     let (mut told_to_end, mut was_overdue) = (false, false);
     let ended = std::future::poll_fn(|cx| {
-        if service.draining.get() && !told_to_end {
-            told_to_end = true;
-            Pin::new(&mut connection).graceful_shutdown();
-        }
+        // First: a request that is there already is served, whatever begins meanwhile.
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(ended);
+        }
+        if service.draining.get() && !told_to_end {
+            if is_fresh && exchange.phase() == Phase::Header {
+                exchange.hurries(opening::LAST_WORDS);
+            } else {
+                told_to_end = true;
+                Pin::new(&mut connection).graceful_shutdown();
+                if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                    return Poll::Ready(ended);
+                }
+            }
         }
         was_overdue = exchange.is_overdue(cx) && exchange.is_callers_turn();
         if was_overdue { Poll::Ready(Ok(())) } else { Poll::Pending }

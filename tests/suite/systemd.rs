@@ -2,6 +2,7 @@
 //! it tells its service manager (sd_notify(3)).
 #![cfg(feature = "demo")]
 
+use std::cell::Cell;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -15,7 +16,7 @@ use crate::support::running::{eventually, patiently, private_file};
 use crate::support::tls::Authority;
 use crate::support::{get, raw_unix, read_reply};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 
@@ -168,6 +169,41 @@ async fn what_came_before_the_start_and_between_two_runs_is_served() {
         assert!(log.contains(&format!("listening on unix:{}\n", path.display())), "{log}");
     }
     assert!(upstream.take().contains("GET /queued"));
+}
+
+/// Asks again and again, on a connection of its own each time, until there is no more need; fails if one goes unanswered.
+async fn keeps_asking(address: SocketAddr, answered: &Cell<usize>, ends: &Cell<bool>) {
+    while !ends.get() {
+        let mut stream = ask(address).await;
+        let mut answer = Vec::new();
+        let read = patiently("an answer", stream.read_to_end(&mut answer)).await;
+        let said = String::from_utf8_lossy(&answer);
+        assert!(said.starts_with("HTTP/1.1 200 "), "after {}: {read:?} {said:?}", answered.get());
+        answered.set(answered.get() + 1);
+    }
+}
+
+#[tokio::test]
+async fn no_caller_goes_unanswered_while_it_restarts_again_and_again() {
+    let upstream = Recorder::start().await;
+    let service = Service::new(&config("listen = \"systemd:web\"", upstream.addr));
+    let (socket, address) = tcp("127.0.0.1:0");
+    let (answered, ends) = (Cell::new(0), Cell::new(false));
+    let asked = || keeps_asking(address, &answered, &ends);
+    let callers = async { tokio::join!(asked(), asked(), asked(), asked(), asked(), asked()) };
+    let restarts = async {
+        for round in 0..10 {
+            let running = service.start(vec![copy(&socket)], "web");
+            let before = answered.get();
+            // Not in step with them.
+            eventually("answers", async || answered.get() >= before + 20 + round).await;
+            assert_eq!(running.stop().await, Some(0), "{}", service.log());
+        }
+        ends.set(true);
+        service.start(vec![copy(&socket)], "web")
+    };
+    let (last, _) = tokio::join!(restarts, callers);
+    assert_eq!(last.stop().await, Some(0));
 }
 
 #[tokio::test]
