@@ -317,6 +317,8 @@ impl Exchange {
     pub(crate) fn ends(&self) {
         self.place.take();
         self.recording.take();
+        // They are pieces of what was read, which is not read into again as long as they are kept.
+        self.marks.take();
         self.is_handed.set(false);
         self.phase.set(Phase::Idle);
         self.alarm.set(self.limits.idle);
