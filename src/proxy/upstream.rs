@@ -58,7 +58,7 @@ struct Pool {
     places: Option<Places>,
     max_connections: usize,
     keep: Duration,
-    /// `:authority` of HTTP/2, which Host is to HTTP/1.1.
+    /// The upstream's own `:authority` of HTTP/2, which Host is to HTTP/1.1.
     authority: Authority,
 }
 
@@ -216,7 +216,7 @@ impl Upstreams {
             }
             Way::Http2(streaming) => {
                 let scheme = if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
-                http2::dress(&mut request, scheme, self.pools[index].authority.clone());
+                http2::dress(&mut request, scheme, &self.pools[index].authority);
                 let answer = match streaming.send(request, route, exchange, made).await {
                     Ok(answer) => answer,
                     Err(error) => {
