@@ -10,6 +10,7 @@ mod login;
 mod run;
 mod starter;
 mod supervisor;
+mod watch;
 
 use std::fmt;
 use std::io::Write as _;
@@ -60,7 +61,7 @@ enum Format {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the proxy until SIGTERM or Ctrl-C.
-    Run(ConfigArg),
+    Run(run::RunArgs),
     /// Run a command with a proxy of its own, on free ports, which it finds in SIDEKEY_URL and SIDEKEY_<ROUTE>_URL; exits
     /// with the command's status.
     Exec(exec::ExecArgs),
@@ -112,6 +113,8 @@ enum Command {
     },
     /// Stop the running instance in order.
     Stop(ConfigArg),
+    /// Make the running instance take up its configuration as it is now; refused whole if anything is wrong with it.
+    Reload(ConfigArg),
     /// Write a commented starter file, never over an existing one.
     Init {
         /// The file to write.
@@ -168,7 +171,7 @@ pub fn main() -> ExitCode {
         _ => Environment::of_process(),
     };
     let ended = match cli.command {
-        Command::Run(config) => run::run(&config, &environment, &handed),
+        Command::Run(args) => run::run(&args, &environment, handed),
         Command::Exec(args) => exec::exec(&args, &environment),
         #[cfg(feature = "demo")]
         Command::Demo { once } => demo::run(once),
@@ -181,6 +184,7 @@ pub fn main() -> ExitCode {
         Command::Status { config, json, watch } => instance::status(&config, &environment, json, watch),
         Command::Wait { config, what, timeout } => instance::wait(&config, &environment, what, timeout),
         Command::Stop(config) => instance::stop(&config, &environment),
+        Command::Reload(config) => instance::reload(&config, &environment),
         Command::Init { file } => starter::write(&file),
         Command::Schema => {
             say(format_args!("{:#}", config::json_schema()));

@@ -34,7 +34,6 @@ impl Supervisor {
     }
 
     /// It reads its configuration again; [`Supervisor::serving`] says that it has, whether it took it or not.
-    #[allow(dead_code)] // until something reloads
     pub(super) fn reloading(self) {
         tell(&reloading());
     }
