@@ -20,6 +20,7 @@ use crate::credential::{Credentials, Vault};
 use crate::proxy::exchange::CallerLimits;
 use crate::secret::SecretError;
 use crate::secret::reader::SecretReader;
+use crate::server::handed::HandedSockets;
 use crate::server::{BindError, Bound, Server, ServerSettings};
 use crate::store::{self, StoreError};
 use crate::telemetry::access_log::{self, AccessLog, Queue};
@@ -96,10 +97,33 @@ impl App {
         clock: &Clock,
         vault: Arc<Vault>,
     ) -> Result<Self, StartError> {
+        Self::starts(bound, HandedSockets::default(), config, clock, vault)
+    }
+
+    /// The same, also on sockets that were handed over.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub fn start_with(
+        handed: HandedSockets,
+        config: &Config,
+        clock: &Clock,
+        vault: Arc<Vault>,
+    ) -> Result<Self, StartError> {
+        Self::starts(None, handed, config, clock, vault)
+    }
+
+    fn starts(
+        bound: Option<Vec<Bound>>,
+        handed: HandedSockets,
+        config: &Config,
+        clock: &Clock,
+        vault: Arc<Vault>,
+    ) -> Result<Self, StartError> {
         // One sheet more, for the admin listener.
         let refusals = Arc::new(Refusals::new(config.server.workers.max(1) + 1));
         let mut standing =
-            Standing { clock: clock.clone(), refusals, transactions: Arc::default(), next_slot: 0 };
+            Standing { clock: clock.clone(), handed, refusals, transactions: Arc::default(), next_slot: 0 };
         let access_log = access_log(&config.server).map_err(StartError::Threads)?;
         let queue = access_log.as_ref().map(|(queue, _)| queue.clone());
         let prepared = Prepared::of(config, vault, queue, &mut standing, None, bound)?;

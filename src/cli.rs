@@ -23,6 +23,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{self, Environment, LoadOptions, Loaded, Source};
 use crate::confinement::{Children, harden};
+use crate::server::handed::HandedSockets;
 use crate::telemetry::{LogFormat, start_log};
 
 /// A local HTTP sidecar that puts the right Authorization header on every request to Neo4j Aura, Neo4j and Neon.
@@ -154,15 +155,23 @@ enum Failure {
 pub fn main() -> ExitCode {
     // Clap prints usage errors itself and exits with 2.
     let cli = Cli::parse();
+    // First of all: nothing else may have opened a file.
+    let handed = match cli.command {
+        Command::Run(_) => HandedSockets::take(),
+        _ => HandedSockets::default(),
+    };
     start_log(cli.log_level.into(), cli.log_format.into());
     // A login opens a browser, which may need what other programs may not; the command of `exec` is its user's own.
     harden(match cli.command {
         Command::Login(_) | Command::Exec(_) => Children::AsTheyAre,
         _ => Children::WithoutNewPrivileges,
     });
-    let environment = Environment::of_process();
+    let environment = match cli.command {
+        Command::Run(_) => Environment::of_process().with_handover(handed.seen()),
+        _ => Environment::of_process(),
+    };
     let ended = match cli.command {
-        Command::Run(args) => run::run(&args, &environment),
+        Command::Run(args) => run::run(&args, &environment, handed),
         Command::Exec(args) => exec::exec(&args, &environment),
         #[cfg(feature = "demo")]
         Command::Demo { once } => demo::run(once),

@@ -12,6 +12,7 @@ mod framing;
 pub mod headers;
 mod hops;
 mod incoming;
+mod marks;
 mod outgoing;
 mod pace;
 pub mod path;
@@ -45,6 +46,7 @@ use self::access::Peer;
 use self::exchange::{Exchange, Place};
 use self::headers::Received;
 use self::incoming::Coming;
+use self::marks::{Marks, REQUEST_ID};
 use self::outgoing::Outgoing;
 use self::read_only::Mode;
 use self::recording::Recorder;
@@ -175,8 +177,9 @@ impl Proxy {
             headers::of_http2(&mut head);
         }
         let peer = peer_of(arrival);
+        exchange.is_marked(Marks::of(&head.headers));
         if let Some(recorder) = &self.recorder {
-            exchange.records(recorder.begins(&head, peer));
+            exchange.records(recorder.begins(&head, peer, exchange));
         }
         let page = self.shared.rules.page_of(arrival, &head);
         if let Some(page) = page
@@ -185,6 +188,9 @@ impl Proxy {
             return page.answer_preflight(&head, exchange, self.shared.clock.wall());
         }
         let mut answer = self.attend(head, body, is_too_much, arrival, exchange).await;
+        if self.shared.rules.gives_request_ids() && !answer.headers().contains_key(&REQUEST_ID) {
+            answer.headers_mut().insert(REQUEST_ID.clone(), exchange.request_id());
+        }
         if let Some(page) = page {
             page.show(answer.headers_mut());
         }
@@ -203,7 +209,8 @@ impl Proxy {
         if is_too_much {
             let error = ProxyError::Overloaded("more requests at once than `max_requests`");
             let (method, path) = (&head.method, head.uri.path());
-            self.reporter.report(&error, &Trouble { caller: None, route: None, peer, method, path });
+            self.reporter
+                .report(&error, &Trouble { caller: None, route: None, peer, method, path, exchange });
             return answer::of(
                 error,
                 self.shared.rules.provider_of(arrival, &head),
@@ -216,7 +223,7 @@ impl Proxy {
             Err(Refusal { error, provider, caller, route }) => {
                 exchange.note(|recording| (recording.caller, recording.route) = (caller, route));
                 let (method, path) = (&head.method, head.uri.path());
-                self.reporter.report(&error, &Trouble { caller, route, peer, method, path });
+                self.reporter.report(&error, &Trouble { caller, route, peer, method, path, exchange });
                 return answer::of(error, provider, exchange, self.shared.clock.wall());
             }
         };
@@ -233,7 +240,7 @@ impl Proxy {
         match answered {
             Ok(response) => response,
             Err(error) => {
-                let trouble = Trouble { caller, route, peer, method: &method, path: uri.path() };
+                let trouble = Trouble { caller, route, peer, method: &method, path: uri.path(), exchange };
                 self.reporter.report(&error, &trouble);
                 answer::of(error, provider, exchange, self.shared.clock.wall())
             }
@@ -255,6 +262,9 @@ impl Proxy {
         let reserved = self.shared.rules.reserved(index);
         let received = Received::of(&head, view.tls, reserved.map(|names| &names[..]).unwrap_or_default());
         headers::to_upstream(&mut head.headers, route.provider, &route.upstream, received);
+        if self.shared.rules.gives_request_ids() && !received.reserved.contains(&REQUEST_ID) {
+            head.headers.insert(REQUEST_ID.clone(), exchange.request_id());
+        }
         let (method, path) = (head.method.clone(), target.clone());
         // Only there is anything to be known by its path; it was judged as it came, and the upstream's own is plain.
         let judged = (route.provider == Provider::Neo4j).then(|| path::judge(path.path()).ok()).flatten();

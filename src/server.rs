@@ -2,6 +2,7 @@
 
 mod connection;
 mod files;
+pub mod handed;
 mod http2;
 mod lingering;
 mod listen;

@@ -14,6 +14,7 @@ use crate::proxy::transactions::Transactions;
 use crate::proxy::{Claimed, Paces, Rules, Shared, Slot, UpstreamTls};
 use crate::secret::fingerprint::Fingerprint;
 use crate::secret::reader::SecretReader;
+use crate::server::handed::HandedSockets;
 use crate::server::{self, BindError, Bound, Open};
 use crate::telemetry::access_log::Queue;
 use crate::telemetry::refusals::Refusals;
@@ -23,6 +24,7 @@ use crate::tls::{CertificateWatch, ListenerTls, TlsError, TlsFactory};
 #[derive(Debug)]
 pub(super) struct Standing {
     pub(super) clock: Clock,
+    pub(super) handed: HandedSockets,
     pub(super) refusals: Arc<Refusals>,
     pub(super) transactions: Arc<Transactions>,
     /// The number of the next listener that is opened.
@@ -90,7 +92,7 @@ impl Prepared {
         let paces = Arc::new(Paces::new(&config.routes, paces));
         let open = match bound {
             Some(bound) => numbered(bound, &mut standing.next_slot),
-            None => opened(config, before, &mut standing.next_slot)?,
+            None => opened(config, before, &standing.handed, &mut standing.next_slot)?,
         };
         let addresses = addresses_of(open.iter().map(|one| &one.bound), config);
         let (in_use, unused) = oneshot::channel();
@@ -201,7 +203,12 @@ fn numbered(bound: Vec<Bound>, next: &mut Slot) -> Vec<Open> {
 
 /// The listeners of a configuration: those of the one before where they are the same, and new ones. One whose TLS is
 /// another keeps its socket, but not the connections on it: they were let in by other rules.
-fn opened(config: &Config, before: Option<&Parts>, next: &mut Slot) -> Result<Vec<Open>, BindError> {
+fn opened(
+    config: &Config,
+    before: Option<&Parts>,
+    handed: &HandedSockets,
+    next: &mut Slot,
+) -> Result<Vec<Open>, BindError> {
     let mut earlier: Vec<(&Listener, &Open)> = before
         .map_or_else(Vec::new, |before| before.config.server.listeners.iter().zip(&before.open).collect());
     let mut open: Vec<Option<Open>> = Vec::new();
@@ -215,7 +222,7 @@ fn opened(config: &Config, before: Option<&Parts>, next: &mut Slot) -> Result<Ve
     }
     let new: Vec<_> = config.server.listeners.iter().zip(&open).filter(|(_, open)| open.is_none()).collect();
     let new: Vec<_> = new.into_iter().map(|(listener, _)| listener.clone()).collect();
-    let mut bound = numbered(server::bind(&new)?, next).into_iter();
+    let mut bound = numbered(server::bind(&new, handed)?, next).into_iter();
     let open: Vec<_> = open.into_iter().filter_map(|one| one.or_else(|| bound.next())).collect();
     for (listener, one) in config.server.listeners.iter().zip(&open) {
         one.bound.give(listener)?;

@@ -5,7 +5,7 @@ use super::{ConfigArg, Failure, load, runtime, say};
 use crate::app::description::{upstream_url, ways_out};
 use crate::app::{listener_tls, upstream_tls, vault_of};
 use crate::clock::Clock;
-use crate::config::{Config, Environment, LoadOptions};
+use crate::config::{Bind, Config, Environment, LoadOptions};
 use crate::credential::{Credentials, Vault};
 use crate::dial::dial;
 use crate::telemetry::chain;
@@ -29,6 +29,13 @@ pub(super) fn check(
     }
     let (routes, credentials) = (config.routes.len(), config.credentials.len());
     say(format_args!("{}: valid; routes: {routes}, credentials: {credentials}", config.origin));
+    for listener in &config.server.listeners {
+        if let Bind::Systemd { name, kind: None, .. } = &listener.bind {
+            say(format_args!(
+                "systemd:{name}: seen only where it is handed over; if it is bound beyond loopback, `run` asks for callers"
+            ));
+        }
+    }
     ways_out(&config).iter().for_each(say);
     if with_connect { runtime()?.block_on(connect(&config)) } else { Ok(()) }
 }

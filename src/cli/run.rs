@@ -18,6 +18,7 @@ use crate::config::{self, Config, Environment, LoadOptions, Source};
 use crate::confinement::{Needs, Surroundings, confine, sandbox};
 use crate::credential::Credentials;
 use crate::credential::record::AccountRecord;
+use crate::server::handed::HandedSockets;
 use crate::store;
 
 /// How long a refresh that runs may take after a second signal.
@@ -33,7 +34,8 @@ pub(super) struct RunArgs {
     watch: bool,
 }
 
-pub(super) fn run(args: &RunArgs, environment: &Environment) -> Result<(), Failure> {
+/// `handed`: the sockets that were handed over; the environment knows of them.
+pub(super) fn run(args: &RunArgs, environment: &Environment, handed: HandedSockets) -> Result<(), Failure> {
     let arg = &args.config;
     let loaded = load(arg, environment, LoadOptions::default())?;
     if loaded.config.server.sandbox {
@@ -41,7 +43,7 @@ pub(super) fn run(args: &RunArgs, environment: &Environment) -> Result<(), Failu
         let needs = sandbox_needs(arg, &loaded.config, environment)?;
         confine(&needs).map_err(|error| Failure::Running(error.to_string()))?;
     }
-    runtime()?.block_on(serve(args, &loaded.config, environment))
+    runtime()?.block_on(serve(args, &loaded.config, environment, handed))
 }
 
 /// What the sandbox of a run leaves open. Makes the folders that it needs: only what is there can be.
@@ -57,7 +59,12 @@ pub(super) fn sandbox_needs(
 }
 
 /// Runs a configuration, and what it is changed to, until SIGTERM, SIGINT, or a stop by the admin listener.
-async fn serve(args: &RunArgs, config: &Config, environment: &Environment) -> Result<(), Failure> {
+async fn serve(
+    args: &RunArgs,
+    config: &Config,
+    environment: &Environment,
+    handed: HandedSockets,
+) -> Result<(), Failure> {
     // Before anything is started, so that no signal falls between.
     let failed = |error: std::io::Error| Failure::Running(format!("cannot handle signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -66,7 +73,7 @@ async fn serve(args: &RunArgs, config: &Config, environment: &Environment) -> Re
     let mut watch = Watch::new(args.watch, &args.config, environment, config);
     let clock = Clock::system();
     let vault = vault_of(config, &clock).await?;
-    let mut app = App::start(config, &clock, vault)?;
+    let mut app = App::start_with(handed, config, &clock, vault)?;
     let mut control = Control::start(&app, config, environment, &clock).await?;
     // The access log has standard output to itself.
     let tell: fn(fmt::Arguments<'_>) =
@@ -103,6 +110,7 @@ async fn serve(args: &RunArgs, config: &Config, environment: &Environment) -> Re
             _ = hangup.recv() => None,
             () = watch.changed() => None,
         };
+        supervisor.iter().for_each(|supervisor| supervisor.reloading());
         watch.begins();
         let taken_up = take_up(&args.config, environment, &mut app, &mut control).await;
         control.instance().reloaded(taken_up.is_ok());
@@ -111,6 +119,7 @@ async fn serve(args: &RunArgs, config: &Config, environment: &Environment) -> Re
             Err(reason) => warn!("not reloaded, and the configuration before is in force: {reason}"),
         }
         watch.looks_at(app.config());
+        supervisor.iter().for_each(|supervisor| supervisor.serving());
         // Whoever asked may have gone.
         let _ = told.map(|told| told.send(taken_up));
     }

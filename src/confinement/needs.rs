@@ -204,6 +204,8 @@ impl Needs {
             match &listener.bind {
                 Bind::Tcp(address) => _ = self.bind.insert(address.port()),
                 Bind::Unix { path, .. } => _ = self.sockets.insert(folder_of(path)),
+                // It is bound, and its file is not ours to remove.
+                Bind::Systemd { .. } => {}
             }
             if let Some(tls) = &listener.tls {
                 self.files.extend([&tls.cert, &tls.key].into_iter().chain(&tls.client_ca).cloned());

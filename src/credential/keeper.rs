@@ -230,11 +230,11 @@ impl Keeper {
                 account.set_last_error(None);
                 account.login_required.store(false, Ordering::Relaxed);
                 account.fetches.fetch_add(1, Ordering::Relaxed);
-                let lifetime = fetched.span.lifetime.map(|span| span.as_secs());
+                let lifetime_s = fetched.span.lifetime.map(|span| span.as_secs());
                 if generation == 1 {
-                    info!(credential = %credential.name, account = %account.name, lifetime, "credential ready");
+                    info!(credential = %credential.name, account = %account.name, lifetime_s, "credential ready");
                 } else {
-                    debug!(credential = %credential.name, account = %account.name, generation, lifetime, "token refreshed");
+                    debug!(credential = %credential.name, account = %account.name, generation, lifetime_s, "token refreshed");
                 }
             }
             Err(error) => {
@@ -255,7 +255,7 @@ impl Keeper {
                 // That a login is needed is said once; it stays so until somebody does it.
                 if is_news {
                     warn!(
-                        credential = %credential.name, account = %account.name, permanent, token_left = left,
+                        credential = %credential.name, account = %account.name, permanent, token_left_s = left,
                         next_try_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "no new token: {text}"
                     );
                 }

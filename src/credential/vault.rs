@@ -271,7 +271,7 @@ impl Vault {
                 return;
             }
             if self.clock.now() >= deadline {
-                warn!(unsaved, "grants could not be saved before the end; log in to them again");
+                warn!(lost = unsaved, "grants could not be saved before the end; log in to them again");
                 return;
             }
             tokio::time::sleep(ROUND / 4).await;

@@ -328,7 +328,7 @@ impl Desk {
         match ended {
             Ok(done) => {
                 let scope = done.scope.as_deref().unwrap_or("-");
-                info!(credential = %name, %account, scope, refresh = done.refresh, "logged in");
+                info!(credential = %name, %account, scope, has_refresh_token = done.refresh, "logged in");
                 Ended { status: StatusCode::OK, outcome: Outcome::Done(done) }
             }
             Err((status, error)) => {

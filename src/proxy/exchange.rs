@@ -6,6 +6,9 @@ use std::rc::Rc;
 use std::task::Context;
 use std::time::Duration;
 
+use http::HeaderValue;
+
+use super::marks::{Marks, TraceId};
 use super::recording::Recording;
 use super::tunnel::Tunnel;
 use crate::clock::ticker::{Alarm, Ticker};
@@ -38,6 +41,8 @@ pub struct Exchange {
     tunnel: RefCell<Option<Box<Tunnel>>>,
     /// What the access log will say of it, if there is one.
     recording: RefCell<Option<Box<Recording>>>,
+    /// By what others know it.
+    marks: RefCell<Marks>,
 }
 
 /// A place among the requests that a worker serves at once; given back when dropped.
@@ -111,6 +116,7 @@ impl Exchange {
             place: RefCell::default(),
             tunnel: RefCell::default(),
             recording: RefCell::default(),
+            marks: RefCell::default(),
         })
     }
 
@@ -123,6 +129,11 @@ impl Exchange {
     pub fn is_overdue(&self, cx: &Context<'_>) -> bool {
         self.alarm.wakes(cx);
         self.alarm.has_rung()
+    }
+
+    /// The caller has so long at most to say what it wants.
+    pub fn hurries(&self, span: Duration) {
+        self.alarm.set_sooner(span);
     }
 
     /// Bytes came from the caller.
@@ -251,6 +262,30 @@ impl Exchange {
         self.tunnel.take()
     }
 
+    /// By what others know the request that begins.
+    pub(crate) fn is_marked(&self, marks: Marks) {
+        self.marks.replace(marks);
+    }
+
+    /// The request's id: the caller's, or one that is made where it is first asked for.
+    pub(crate) fn request_id(&self) -> HeaderValue {
+        let (id, is_new) = self.marks.borrow_mut().id();
+        if is_new {
+            self.note(|recording| recording.request_id = Some(id.clone()));
+        }
+        id
+    }
+
+    /// The request's id, if it has one by now.
+    pub(crate) fn known_request_id(&self) -> Option<HeaderValue> {
+        self.marks.borrow().known_id()
+    }
+
+    /// The trace that the request belongs to.
+    pub(crate) fn trace(&self) -> Option<TraceId> {
+        self.marks.borrow().trace()
+    }
+
     /// From here on it is recorded.
     pub(crate) fn records(&self, recording: Box<Recording>) {
         self.recording.replace(Some(recording));
@@ -282,6 +317,8 @@ impl Exchange {
     pub(crate) fn ends(&self) {
         self.place.take();
         self.recording.take();
+        // They are pieces of what was read, which is not read into again as long as they are kept.
+        self.marks.take();
         self.is_handed.set(false);
         self.phase.set(Phase::Idle);
         self.alarm.set(self.limits.idle);

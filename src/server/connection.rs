@@ -20,7 +20,7 @@ use super::opening;
 use super::service::Service;
 use super::stream::{Opened, Watched};
 use crate::proxy::Entry;
-use crate::proxy::exchange::{Exchange, MAX_BUFFER_BYTES};
+use crate::proxy::exchange::{Exchange, MAX_BUFFER_BYTES, Phase};
 
 /// Lines of a header that hyper takes without being told a number.
 const DEFAULT_HEADERS: usize = 100;
@@ -49,6 +49,8 @@ pub(super) async fn serve(Accepted { stream, slot, remote }: Accepted, service: 
 }
 
 async fn http1(opened: Opened, entry: Entry, service: &Rc<Service>, exchange: Rc<Exchange>) {
+    // Of TLS: it was opened without a word of a request.
+    let is_fresh = opened.ahead.is_empty();
     let io = TokioIo::new(Watched::new(opened, &exchange));
     let handler = service_fn(|request: Request<Incoming>| {
         if request.version() == Version::HTTP_10 {
@@ -70,17 +72,26 @@ async fn http1(opened: Opened, entry: Entry, service: &Rc<Service>, exchange: Rc
     }
     builder.preserve_header_case(service.proxy().keeps_header_case(entry.slot));
     let mut connection = builder.serve_connection(io, handler);
-    let (mut told_to_end, mut was_overdue, mut changes) = (false, false, 0);
+    let (mut ends, mut told_to_end, mut was_overdue, mut changes) = (false, false, false, 0);
     let ended = std::future::poll_fn(|cx| {
-        if changes != service.changes.get() {
-            changes = service.changes.get();
-            if !told_to_end && service.ends(entry.slot) {
-                told_to_end = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-        }
+        // First: a request that is there already is served, whatever begins meanwhile.
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(ended);
+        }
+        if changes != service.changes.get() {
+            changes = service.changes.get();
+            ends = service.ends(entry.slot);
+        }
+        if ends && !told_to_end {
+            if is_fresh && exchange.phase() == Phase::Header {
+                exchange.hurries(opening::LAST_WORDS);
+            } else {
+                told_to_end = true;
+                Pin::new(&mut connection).graceful_shutdown();
+                if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                    return Poll::Ready(ended);
+                }
+            }
         }
         was_overdue = exchange.is_overdue(cx) && exchange.is_callers_turn();
         if was_overdue { Poll::Ready(Ok(())) } else { Poll::Pending }

@@ -8,6 +8,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tracing::info;
+
+use super::handed::{HandedSockets, Socket};
 use crate::config::{Access, Bind, Listener};
 use crate::proxy::Slot;
 
@@ -39,9 +42,8 @@ pub(super) enum Listening {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        path: PathBuf,
-        /// Device and inode of its file, which is ours to remove as long as it is the same.
-        file: Option<(u64, u64)>,
+        /// Its file, with device and inode, where that is ours to remove as long as it is the same.
+        file: Option<(PathBuf, Option<(u64, u64)>)>,
     },
 }
 
@@ -82,6 +84,9 @@ pub enum BindError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no such socket.
+    #[error("no socket was handed over by the name `{0}`; start sidekey by its socket unit")]
+    NotHandedOver(String),
     /// Anything else.
     #[error("cannot listen on {address}: {source}")]
     Io {
@@ -105,12 +110,12 @@ impl Bound {
     }
 }
 
-/// Binds all listeners, or none.
-pub fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, BindError> {
-    listeners.iter().map(bind_one).collect()
+/// Binds all listeners, or none; those that were handed over are bound already.
+pub fn bind(listeners: &[Listener], handed: &HandedSockets) -> Result<Vec<Bound>, BindError> {
+    listeners.iter().map(|listener| bind_one(listener, handed)).collect()
 }
 
-fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
+fn bind_one(listener: &Listener, handed: &HandedSockets) -> Result<Bound, BindError> {
     match &listener.bind {
         Bind::Tcp(address) => {
             let failed = |source: io::Error| BindError::new(address.to_string(), source);
@@ -125,7 +130,34 @@ fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
             })
         }
         Bind::Unix { path, access } => bind_unix(path, access),
+        Bind::Systemd { name, number, .. } => take(name, *number, handed),
     }
+}
+
+/// A socket that was handed over. How many connections may wait there is its unit's to say.
+fn take(name: &str, number: usize, handed: &HandedSockets) -> Result<Bound, BindError> {
+    let failed = |source: io::Error| BindError::new(format!("systemd:{name}"), source);
+    let bound = match handed.get(name, number).map_err(failed)? {
+        None => return Err(BindError::NotHandedOver(name.to_owned())),
+        Some(Socket::Tcp(listener)) => {
+            listener.set_nonblocking(true).map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            let listening = Arc::new(Listening::Tcp(listener));
+            Bound { address: address.to_string(), socket_addr: Some(address), listening }
+        }
+        Some(Socket::Unix(listener)) => {
+            listener.set_nonblocking(true).map_err(failed)?;
+            let own = listener.local_addr().map_err(failed)?;
+            let address = match own.as_pathname() {
+                Some(path) => format!("unix:{}", path.display()),
+                None => format!("systemd:{name}"),
+            };
+            let listening = Arc::new(Listening::Unix { listener, file: None });
+            Bound { address, socket_addr: None, listening }
+        }
+    };
+    info!(socket = name, address = bound.address, "listening on a socket that was handed over");
+    Ok(bound)
 }
 
 fn bind_unix(path: &Path, access: &Access) -> Result<Bound, BindError> {
@@ -147,8 +179,8 @@ fn bind_unix(path: &Path, access: &Access) -> Result<Bound, BindError> {
         let _ = std::fs::remove_file(&hidden);
         return Err(error);
     }
-    let listening = Listening::Unix { listener: socket, path: path.to_owned(), file: identity(path) };
-    Ok(Bound { address, socket_addr: None, listening: Arc::new(listening) })
+    let file = Some((path.to_owned(), identity(path)));
+    Ok(Bound { address, socket_addr: None, listening: Arc::new(Listening::Unix { listener: socket, file }) })
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
@@ -244,7 +276,7 @@ impl AsFd for Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if let Self::Unix { path, file, .. } = self
+        if let Self::Unix { file: Some((path, file)), .. } = self
             && identity(path) == *file
         {
             // Already gone is as good.
@@ -282,7 +314,7 @@ mod tests {
             Access { mode: 0o660, group, owner: None },
             Access { mode: 0o640, group, owner },
         ] {
-            let bound = bind(&[listener(&path, access)]).unwrap();
+            let bound = bind(&[listener(&path, access)], &HandedSockets::default()).unwrap();
             let meta = path.symlink_metadata().unwrap();
             let want = (access.mode, access.owner.unwrap_or(uid), access.group.unwrap_or(gid));
             assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), want);
@@ -301,7 +333,8 @@ mod tests {
             return;
         }
         let access = Access { mode: 0o660, owner: Some(0), group: Some(0) };
-        let error = bind(&[listener(&folder.path().join("s.sock"), access)]).unwrap_err();
+        let listener = listener(&folder.path().join("s.sock"), access);
+        let error = bind(&[listener], &HandedSockets::default()).unwrap_err();
         assert!(error.to_string().contains("to user 0 and group 0: "), "{error}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
@@ -312,7 +345,7 @@ mod tests {
         let room = 103 - folder.path().as_os_str().len() - 1;
         for length in [room, room - 4, room - 8, 5] {
             let path = folder.path().join("s".repeat(length));
-            let bound = bind(&[listener(&path, Access::default())]).unwrap();
+            let bound = bind(&[listener(&path, Access::default())], &HandedSockets::default()).unwrap();
             UnixStream::connect(&path).unwrap();
             drop(bound);
         }

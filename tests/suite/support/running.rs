@@ -59,6 +59,10 @@ impl Running {
         self.app.swap(config).await
     }
 
+    pub(crate) fn vault(&self) -> &std::sync::Arc<Vault> {
+        self.app.vault()
+    }
+
     pub(crate) async fn stop(self) {
         self.app.stop().await;
     }
