@@ -3,6 +3,7 @@
 
 mod access;
 mod connect;
+mod metrics;
 mod refused;
 mod status;
 
@@ -29,6 +30,7 @@ use self::connect::Connect;
 use crate::guard::{Guard, Refused};
 use crate::login::Desk;
 use crate::secret::Secret;
+use crate::telemetry::metrics::exposition;
 
 pub use self::access::{AccessError, TokenFile, read_token, runtime_folder};
 pub use self::status::{Instance, Readiness};
@@ -76,7 +78,7 @@ pub struct Admin {
 enum Face {
     /// Everything, to those whom the guard lets in.
     Admin { guard: Guard, rules: AdminRules, desk: Option<Arc<Desk>> },
-    /// Probes alone, to anyone, by whatever name: kubelet comes from outside the pod.
+    /// Probes and metrics alone, to anyone, by whatever name: kubelet and Prometheus come from outside the pod.
     Probes,
 }
 
@@ -105,7 +107,7 @@ impl Admin {
         Self::serve(listener, Face::Admin { guard, rules, desk }, instance, stop)
     }
 
-    /// Serves `/livez` and `/readyz` and nothing else, whatever the Host.
+    /// Serves `/livez`, `/readyz` and `/metrics` and nothing else, whatever the Host.
     ///
     /// # Errors
     /// When the listener is no longer one.
@@ -202,12 +204,17 @@ impl Shared {
         match (&head.method, head.uri.path(), &self.face) {
             (&Method::GET | &Method::HEAD, "/livez", _) => text(StatusCode::OK, "alive\n"),
             (&Method::GET | &Method::HEAD, "/readyz", _) => self.readiness(),
+            (&Method::GET | &Method::HEAD, "/metrics", _) => {
+                plain(StatusCode::OK, exposition::CONTENT_TYPE, self.instance.metrics())
+            }
             (&Method::GET | &Method::HEAD, "/status", Face::Admin { .. }) => {
                 json_answer(StatusCode::OK, &self.instance.status())
             }
             (&Method::POST, "/quitquitquit", Face::Admin { rules, .. }) => self.quit(head, rules),
             (_, "/quitquitquit", Face::Admin { .. }) => wrong_method("POST"),
-            (_, "/status", Face::Admin { .. }) | (_, "/livez" | "/readyz", _) => wrong_method("GET, HEAD"),
+            (_, "/status", Face::Admin { .. }) | (_, "/livez" | "/readyz" | "/metrics", _) => {
+                wrong_method("GET, HEAD")
+            }
             _ => error(StatusCode::NOT_FOUND, "no_route", "There is nothing at this path."),
         }
     }

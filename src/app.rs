@@ -22,6 +22,7 @@ use crate::secret::reader::SecretReader;
 use crate::server::{self, BindError, Bound, Server, ServerSettings};
 use crate::store::{self, StoreError};
 use crate::telemetry::access_log::{self, AccessLog, Queue};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 use crate::tls::{CertificateWatch, ListenerTls, TlsError, TlsFactory};
 
@@ -62,6 +63,7 @@ pub struct App {
     certificates: JoinHandle<()>,
     callers: JoinHandle<()>,
     refusals: Arc<Refusals>,
+    metrics: Arc<Metrics>,
     access_log: Option<AccessLog>,
     drain_delay: Duration,
 }
@@ -99,6 +101,8 @@ impl App {
     ) -> Result<Self, StartError> {
         let tls = TlsFactory::default();
         let (pool, keeper) = pool_of(config, &tls, clock, &vault)?;
+        let metrics = Arc::<Metrics>::default();
+        pool.is_counted_in(&metrics);
         let mut certificates = CertificateWatch::default();
         let reader = SecretReader::new(config.secret_variables.clone());
         let (callers, tokens) = Callers::load(config, &reader, clock)?;
@@ -115,6 +119,7 @@ impl App {
             paces: Paces::new(&config.routes),
             clock: clock.clone(),
             refusals: Arc::clone(&refusals),
+            traffic: metrics.of_routes(config.routes.iter().map(|route| &route.name)),
             access_log: queue,
         });
         let bound = match bound {
@@ -139,6 +144,7 @@ impl App {
             certificates,
             callers,
             refusals,
+            metrics,
             access_log,
             drain_delay,
         })
@@ -157,6 +163,11 @@ impl App {
     /// How many requests were refused: a sheet for each worker, and the last one for the admin listener.
     pub fn refusals(&self) -> &Arc<Refusals> {
         &self.refusals
+    }
+
+    /// What is counted of its routes and credentials.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The grants that it holds.

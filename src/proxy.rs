@@ -5,6 +5,7 @@ mod access;
 pub mod addresses;
 mod answer;
 pub mod cors;
+mod counting;
 mod denial;
 mod error;
 pub mod exchange;
@@ -42,6 +43,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use self::access::Peer;
+use self::counting::Counter;
 use self::exchange::{Exchange, Place};
 use self::headers::Received;
 use self::incoming::Coming;
@@ -55,6 +57,7 @@ use self::upstream::{On, SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
 use crate::config::{CallerId, ListenId, Provider, Route};
 use crate::credential::Lease;
+use crate::telemetry::metrics::RejectionOutcome;
 use crate::tls::ListenerTls;
 
 pub use self::denial::{Rule, Whose};
@@ -73,6 +76,7 @@ pub struct Proxy {
     shared: Arc<Shared>,
     upstreams: Rc<Upstreams>,
     reporter: Reporter,
+    counter: Rc<Counter>,
     /// Keeps the access log, if there is one.
     recorder: Option<Rc<Recorder>>,
     /// Requests that are served now.
@@ -84,12 +88,13 @@ pub struct Proxy {
 impl Proxy {
     /// A worker's own proxy, with no upstream connections yet, for so many requests at once.
     pub fn new(shared: Arc<Shared>, ticker: &Rc<Ticker>, share: Share, requests: usize) -> Self {
-        let upstreams = Upstreams::new(shared.rules.routes(), ticker, share);
+        let counter = Counter::new(&shared, share);
+        let upstreams = Upstreams::new(shared.rules.routes(), ticker, share, &counter);
         let refusals = shared.refusals.sheet(share.number);
         let reporter = Reporter::new(&shared, Rc::clone(ticker), refusals);
         let queue = shared.access_log.clone();
         let recorder = queue.map(|queue| Recorder::new(&shared, queue, ticker));
-        Self { shared, upstreams, reporter, recorder, running: Rc::default(), max_running: requests }
+        Self { shared, upstreams, reporter, counter, recorder, running: Rc::default(), max_running: requests }
     }
 
     /// TLS towards the callers of a listener, if it has any.
@@ -133,7 +138,7 @@ impl Proxy {
         exchange: &Rc<Exchange>,
     ) -> Response<ResponseBody> {
         let answer = self.answer(request, arrival, exchange).await;
-        exchange.note(|recording| recording.answered(answer.status()));
+        exchange.answers_with(answer.status());
         // Until somebody asks for the next piece, it is the caller's turn to take this one.
         exchange.handed();
         answer
@@ -148,14 +153,16 @@ impl Proxy {
         let place = Place::among(&self.running, self.max_running);
         let is_too_much = place.is_none();
         exchange.begins(place, !http_body::Body::is_end_stream(request.body()));
+        let count = self.counter.begins();
         let (mut head, body) = request.into_parts();
         if head.version == Version::HTTP_2 {
             headers::of_http2(&mut head);
         }
         let peer = peer_of(arrival);
         if let Some(recorder) = &self.recorder {
-            exchange.records(recorder.begins(&head, peer));
+            exchange.records(recorder.begins(&head, peer, count.start()));
         }
+        exchange.counts(count);
         let page = self.shared.rules.page_of(arrival, &head);
         if let Some(page) = page
             && cors::is_preflight(&head)
@@ -192,14 +199,14 @@ impl Proxy {
         let plan = match self.shared.rules.plan(arrival, &head) {
             Ok(plan) => plan,
             Err(Refusal { error, provider, caller, route }) => {
-                exchange.note(|recording| (recording.caller, recording.route) = (caller, route));
+                exchange.is_of(caller, route);
                 let (method, path) = (&head.method, head.uri.path());
                 self.reporter.report(&error, &Trouble { caller, route, peer, method, path });
                 return answer::of(error, provider, exchange, self.shared.clock.wall());
             }
         };
         let (provider, caller, route) = (plan.route.provider, plan.caller, Some(plan.index));
-        exchange.note(|recording| (recording.caller, recording.route) = (caller, route));
+        exchange.is_of(caller, route);
         let (method, uri) = (head.method.clone(), head.uri.clone());
         let answered = if plan.asks_for_local_token {
             // Rare, and not to make every connection's future larger.
@@ -270,13 +277,14 @@ impl Proxy {
         let mut answer = self.send(index, route, request, &outgoing, lease.as_ref(), exchange).await?;
         if let Some(refused) = &lease {
             let can_repeat = step.may_change_token() && outgoing.can_repeat();
-            if let Some(newer) = self.judge(route, refused, &answer, can_repeat).await
+            if let Some((newer, mut rejection)) = self.judge(route, refused, &answer, can_repeat).await
                 && let Some(again) = outgoing.again(Some(&newer))
             {
                 drop(answer);
                 self.shared.paces.owe(index);
+                rejection.becomes(RejectionOutcome::Failed);
                 answer = self.send(index, route, again, &outgoing, Some(&newer), exchange).await?;
-                self.judge_replay(route, &newer, &answer);
+                self.judge_replay(route, &newer, &answer, &mut rejection);
                 lease = Some(newer);
             }
         }

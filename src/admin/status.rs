@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use super::metrics::{self, Scrape};
 use crate::clock::{Clock, Moment};
 use crate::confinement::{Sandbox, sandbox};
 use crate::credential::machine::State;
 use crate::credential::record::AccountRecord;
 use crate::credential::vault::VaultRecord;
 use crate::credential::{TokenPool, Vault};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::{Refusals, Sheet};
 
 /// A running instance, as its admin listener sees it.
@@ -21,12 +24,15 @@ pub struct Instance {
     vault: Arc<Vault>,
     clock: Clock,
     started: Moment,
+    started_at: SystemTime,
     /// Set once it has been told to stop.
     stopping: AtomicBool,
     /// What does not change while it runs: configuration, listeners, routes.
     description: Value,
     /// By all listeners, this one included.
     refusals: Arc<Refusals>,
+    /// Of routes and credentials.
+    metrics: Arc<Metrics>,
 }
 
 /// Should requests be sent here?
@@ -49,8 +55,14 @@ impl Instance {
         description: Value,
         refusals: Arc<Refusals>,
     ) -> Self {
-        let started = clock.now();
-        Self { pool, vault, clock, started, stopping: AtomicBool::new(false), description, refusals }
+        let (started, started_at) = (clock.now(), clock.wall());
+        let (stopping, metrics) = (AtomicBool::new(false), Arc::default());
+        Self { pool, vault, clock, started, started_at, stopping, description, refusals, metrics }
+    }
+
+    /// Tells what is counted there.
+    pub fn counting(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Where the admin listener counts what it refuses: the last sheet.
@@ -66,6 +78,21 @@ impl Instance {
     /// Should requests be sent here? Never depends on upstreams.
     pub fn readiness(&self) -> Readiness {
         self.judge(&self.pool.records(), &self.vault.record())
+    }
+
+    /// What `/metrics` says. Holds no secret, no name of an account and nothing that a caller has sent.
+    pub fn metrics(&self) -> String {
+        let records = self.pool.records();
+        let store = self.vault.record();
+        let is_ready = !matches!(self.judge(&records, &store), Readiness::NotReady(_));
+        metrics::page(&Scrape {
+            started: self.started_at,
+            is_ready,
+            store: &store,
+            credentials: &self.pool.tallies(),
+            routes: &self.metrics.routes(),
+            refusals: &self.refusals.sums().collect::<Vec<_>>(),
+        })
     }
 
     fn judge(&self, records: &[AccountRecord], store: &VaultRecord) -> Readiness {
@@ -92,6 +119,9 @@ impl Instance {
         });
         if let (Some(status), Some(description)) = (status.as_object_mut(), self.description.as_object()) {
             status.extend(description.clone());
+        }
+        if let Some(routes) = status.get_mut("routes") {
+            metrics::add_to(routes, &self.metrics.routes());
         }
         status
     }

@@ -42,13 +42,14 @@ impl Control {
         clock: &Clock,
     ) -> Result<Self, StartError> {
         let description = describe(config, app.addresses());
-        let instance = Arc::new(Instance::new(
+        let instance = Instance::new(
             Arc::clone(app.pool()),
             Arc::clone(app.vault()),
             clock.clone(),
             description,
             Arc::clone(app.refusals()),
-        ));
+        );
+        let instance = Arc::new(instance.counting(Arc::clone(app.metrics())));
         let stop = Arc::new(Notify::new());
         let settings = &config.server.admin;
         let mut control = Self {

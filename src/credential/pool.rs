@@ -17,6 +17,7 @@ use super::roster::Directory;
 use super::source::TokenSource;
 use crate::clock::{Clock, Moment};
 use crate::config::{CredentialId, Strategy};
+use crate::telemetry::metrics::{CredentialCounts, Metrics};
 
 /// What the pool is made of: one credential with its accounts.
 #[derive(Debug)]
@@ -73,6 +74,8 @@ pub(super) struct Credential {
     pub(super) changed: Notify,
     /// Leases given in turn so far.
     turn: AtomicU64,
+    /// What is counted of it.
+    pub(super) counts: ArcSwap<CredentialCounts>,
 }
 
 impl TokenPool {
@@ -107,6 +110,7 @@ impl TokenPool {
                 waiting: AtomicUsize::new(0),
                 changed: Notify::new(),
                 turn: AtomicU64::new(0),
+                counts: ArcSwap::default(),
             });
         }
         let pool = Arc::new(Self { credentials: credentials.into_boxed_slice(), accounts, clock, kick });
@@ -164,6 +168,18 @@ impl TokenPool {
     fn has_token(&self, id: AccountId, now: Moment) -> bool {
         let current = self.accounts[id].current.load();
         current.as_ref().is_some_and(|token| token.expires.is_none_or(|at| now < at))
+    }
+
+    /// From here on its credentials are counted there, by their names.
+    pub fn is_counted_in(&self, metrics: &Metrics) {
+        self.credentials.iter().for_each(|credential| {
+            credential.counts.store(metrics.of_credential(&credential.name));
+        });
+    }
+
+    /// What is counted of a lease's credential.
+    pub fn counts_of(&self, lease: &Lease) -> Arc<CredentialCounts> {
+        self.credentials[self.accounts[lease.account].credential].counts.load_full()
     }
 
     /// The name of the account that a lease is of.

@@ -8,6 +8,7 @@ use super::transactions::Transactions;
 use super::upstream::UpstreamTls;
 use crate::credential::{Claim, TokenPool};
 use crate::telemetry::access_log::Queue;
+use crate::telemetry::metrics::Traffic;
 use crate::telemetry::refusals::Refusals;
 use crate::tls::ListenerTls;
 
@@ -32,6 +33,8 @@ pub struct Shared {
     pub clock: crate::clock::Clock,
     /// How many requests were refused: a sheet for each worker, by its number.
     pub refusals: Arc<Refusals>,
+    /// What is counted of its routes: a sheet of each for each worker, by its number.
+    pub traffic: Traffic,
     /// Where the access log is written; none: it is off.
     pub access_log: Option<Queue>,
 }

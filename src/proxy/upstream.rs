@@ -8,6 +8,7 @@ mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,12 +21,14 @@ use self::http1::Link;
 use self::http2::Shared;
 use self::places::{Place, Places};
 use super::Share;
+use super::counting::Counter;
 use super::error::ProxyError;
 use super::exchange::{Exchange, Phase};
 use super::request_body::RequestBody;
 use crate::clock::ticker::Ticker;
 use crate::config::{HttpVersion, Route};
 use crate::dial::{Stream, dial};
+use crate::telemetry::metrics::sheet::{Connected, RouteSheet};
 use crate::tls::{Connector, HTTP_1, HTTP_2};
 
 pub(crate) use self::body::UpstreamBody;
@@ -59,6 +62,8 @@ struct Pool {
     keep: Duration,
     /// `:authority` of HTTP/2, which Host is to HTTP/1.1.
     authority: Authority,
+    /// Where its connections are counted.
+    sheet: Arc<RouteSheet>,
 }
 
 #[derive(Debug)]
@@ -139,8 +144,10 @@ enum Way {
 }
 
 impl Upstreams {
-    pub(crate) fn new(routes: &[Route], ticker: &Rc<Ticker>, share: Share) -> Rc<Self> {
-        let pools = routes.iter().map(|route| Pool::new(route, share)).collect();
+    pub(crate) fn new(routes: &[Route], ticker: &Rc<Ticker>, share: Share, counter: &Counter) -> Rc<Self> {
+        let sheet = |index| Arc::clone(counter.sheet(index));
+        let pool = |(index, route)| Pool::new(route, share, sheet(index));
+        let pools = routes.iter().enumerate().map(pool).collect();
         Rc::new(Self { pools, ticker: Rc::clone(ticker) })
     }
 
@@ -310,7 +317,7 @@ impl Upstreams {
             error if error.is_other_protocol() => ProxyError::NotHttp2,
             error => ProxyError::Unreachable(error),
         })?;
-        let born = self.ticker.millis();
+        let (born, connected) = (self.ticker.millis(), Connected::new(&pool.sheet));
         let agreed = match connector {
             Some(_) => stream.alpn_protocol() == Some(HTTP_2),
             None => route.http == HttpVersion::Http2,
@@ -322,10 +329,10 @@ impl Upstreams {
             if route.http == HttpVersion::Http2 && may_speak_http2 {
                 return Err(ProxyError::NotHttp2);
             }
-            return Ok(Way::Http1(Link::new(stream, route, born).await?, place));
+            return Ok(Way::Http1(Link::new(stream, route, born, connected).await?, place));
         }
         pool.made.set(pool.made.get() + 1);
-        let shared = Shared::new(stream, born, pool.made.get()).await?;
+        let shared = Shared::new(stream, born, pool.made.get(), connected).await?;
         pool.http2.borrow_mut().push(Rc::clone(&shared));
         Ok(Way::Http2(shared.place(&self.ticker)))
     }
@@ -334,14 +341,14 @@ impl Upstreams {
     fn keep(&self, index: usize, mut link: Box<Link>) {
         let since = self.ticker.millis();
         if !is_old(link.born, since) && !link.keep.is_zero() {
-            link.was_used();
+            link.rests();
             self.pools[index].idle.borrow_mut().push(Idle { link, since });
         }
     }
 }
 
 impl Pool {
-    fn new(route: &Route, share: Share) -> Self {
+    fn new(route: &Route, share: Share, sheet: Arc<RouteSheet>) -> Self {
         let max_connections = route.max_connections.map(|count| share.of(count));
         Self {
             idle: RefCell::default(),
@@ -355,6 +362,7 @@ impl Pool {
             // Checked when the configuration was loaded.
             authority: Authority::try_from(route.upstream.host_header.as_bytes())
                 .unwrap_or_else(|_| Authority::from_static("upstream.invalid")),
+            sheet,
         }
     }
 
@@ -379,6 +387,7 @@ impl Pool {
                 let Some(mut idle) = self.idle.borrow_mut().pop() else { return Poll::Ready(None) };
                 // Has the upstream closed it meanwhile?
                 if !idle.link.is_closed(cx) && idle.link.is_ready() {
+                    idle.link.works();
                     return Poll::Ready(Some(idle.link));
                 }
             }

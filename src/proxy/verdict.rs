@@ -8,33 +8,46 @@ use super::upstream::UpstreamBody;
 use crate::config::Route;
 use crate::credential::Lease;
 use crate::oauth::answer::retry_after;
+use crate::telemetry::metrics::{Rejection, RejectionOutcome};
 
 impl Proxy {
     /// Believes or doubts the token by the upstream's answer. Gives the lease to send the request again with, where
-    /// the token was refused and another one can be had.
+    /// the token was refused and another one can be had; with it, what is counted of the refusal.
     pub(super) async fn judge(
         &self,
         route: &Route,
         lease: &Lease,
         answer: &Response<UpstreamBody>,
         can_repeat: bool,
-    ) -> Option<Lease> {
+    ) -> Option<(Lease, Rejection)> {
         let pool = &self.shared.pool;
         let Some(certainty) = refusal::of(answer.status(), answer.headers(), &route.refused_statuses) else {
             self.believe(lease, answer.status(), answer.headers(), false);
             return None;
         };
+        let rejection = Rejection::new(pool.counts_of(lease));
         let doubt = pool.reject(lease, certainty, false);
-        if can_repeat { pool.replacement(lease, doubt).await } else { None }
+        let newer = if can_repeat { pool.replacement(lease, doubt).await } else { None };
+        newer.map(|newer| (newer, rejection))
     }
 
     /// The same for the answer to a request that was sent again: there is no third time.
-    pub(super) fn judge_replay(&self, route: &Route, lease: &Lease, answer: &Response<UpstreamBody>) {
+    pub(super) fn judge_replay(
+        &self,
+        route: &Route,
+        lease: &Lease,
+        answer: &Response<UpstreamBody>,
+        rejection: &mut Rejection,
+    ) {
         match refusal::of(answer.status(), answer.headers(), &route.refused_statuses) {
             Some(certainty) => {
                 let _ = self.shared.pool.reject(lease, certainty, true);
+                rejection.becomes(RejectionOutcome::RefusedAgain);
             }
-            None => self.believe(lease, answer.status(), answer.headers(), true),
+            None => {
+                self.believe(lease, answer.status(), answer.headers(), true);
+                rejection.becomes(RejectionOutcome::Replayed);
+            }
         }
     }
 

@@ -39,6 +39,7 @@ mod login;
 mod login_command;
 mod many_accounts;
 mod messages;
+mod metrics;
 mod mixing;
 mod oauth;
 mod oauth_discovery;
