@@ -167,6 +167,7 @@ impl Proxy {
         if let Some(page) = page
             && cors::is_preflight(&head)
         {
+            exchange.is_of(None, self.shared.rules.route_of(arrival, &head));
             return page.answer_preflight(&head, exchange, self.shared.clock.wall());
         }
         let mut answer = self.attend(head, body, is_too_much, arrival, exchange).await;
@@ -188,13 +189,11 @@ impl Proxy {
         if is_too_much {
             let error = ProxyError::Overloaded("more requests at once than `max_requests`");
             let (method, path) = (&head.method, head.uri.path());
-            self.reporter.report(&error, &Trouble { caller: None, route: None, peer, method, path });
-            return answer::of(
-                error,
-                self.shared.rules.provider_of(arrival, &head),
-                exchange,
-                self.shared.clock.wall(),
-            );
+            let route = self.shared.rules.route_of(arrival, &head);
+            exchange.is_of(None, route);
+            self.reporter.report(&error, &Trouble { caller: None, route, peer, method, path });
+            let provider = self.shared.rules.provider_of(arrival, &head);
+            return answer::of(error, provider, exchange, self.shared.clock.wall());
         }
         let plan = match self.shared.rules.plan(arrival, &head) {
             Ok(plan) => plan,

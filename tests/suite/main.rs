@@ -41,6 +41,7 @@ mod many_accounts;
 mod messages;
 mod metrics;
 mod mixing;
+mod monitoring;
 mod oauth;
 mod oauth_discovery;
 mod pacing;
