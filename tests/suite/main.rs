@@ -60,6 +60,7 @@ mod store;
 mod store_redis;
 mod streaming;
 mod support;
+mod tallies;
 mod token_pool;
 mod token_pool_model;
 mod tokens;
