@@ -17,6 +17,7 @@ use crate::support::running::{aura, eventually, patiently, private_file};
 use crate::support::scripted::{Scripted, read_head, read_request, say};
 use crate::support::{Reply, free, get, post, raw, read_reply, send, try_send};
 use http::Method;
+use sidekey::clock::Clock;
 use sidekey::demo::standins::{Aura, Fault};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -396,7 +397,7 @@ async fn tokens_are_told_of_by_their_credential_and_no_secret_or_account_is() {
     let page = counting.once("a token", |page| with_token(page) == 1.0).await;
     assert_eq!((fetches(&page, "ok"), state(&page, "ready"), state(&page, "failing")), (1.0, 1.0, 0.0));
     assert_eq!(page.value("sidekey_ready", &[]), 1.0);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    let now = Clock::system().wall().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
     let left = expiry(&page).unwrap() - now;
     assert!((3500.0..3601.0).contains(&left), "{left}");
     assert_eq!(expiry(&page), expiry(&counting.page().await), "it moves only with the token");

@@ -106,8 +106,9 @@ mod tests {
 
     #[test]
     fn a_share_of_the_exchanges_took_at_most_so_long() {
-        let last = BOUNDS.len();
-        let cases: [(&[(usize, u64)], f64, Option<f64>); 8] = [
+        const LAST: usize = BOUNDS.len();
+        type Counts = &'static [(usize, u64)];
+        let cases: [(Counts, f64, Option<f64>); 8] = [
             (&[], 0.5, None),
             // All within a millisecond: evenly.
             (&[(0, 10)], 0.5, Some(0.0005)),
@@ -117,8 +118,8 @@ mod tests {
             (&[(0, 9), (6, 1)], 0.9, Some(0.001)),
             (&[(0, 9), (6, 1)], 0.99, Some(0.05 + 0.05 * 0.9)),
             // Beyond the last bound: at least that.
-            (&[(last, 3)], 0.5, Some(60.0)),
-            (&[(0, 1), (last, 9)], 0.99, Some(60.0)),
+            (&[(LAST, 3)], 0.5, Some(60.0)),
+            (&[(0, 1), (LAST, 9)], 0.99, Some(60.0)),
         ];
         for (counts, share, want) in cases {
             let got = sums(counts).quantile(share);
