@@ -24,6 +24,7 @@ use crate::server::handed::HandedSockets;
 use crate::server::{BindError, Bound, Server, ServerSettings};
 use crate::store::{self, StoreError};
 use crate::telemetry::access_log::{self, AccessLog, Queue};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 use crate::tls::{TlsError, TlsFactory};
 
@@ -122,8 +123,14 @@ impl App {
     ) -> Result<Self, StartError> {
         // One sheet more, for the admin listener.
         let refusals = Arc::new(Refusals::new(config.server.workers.max(1) + 1));
-        let mut standing =
-            Standing { clock: clock.clone(), handed, refusals, transactions: Arc::default(), next_slot: 0 };
+        let mut standing = Standing {
+            clock: clock.clone(),
+            handed,
+            refusals,
+            metrics: Arc::default(),
+            transactions: Arc::default(),
+            next_slot: 0,
+        };
         let access_log = access_log(&config.server).map_err(StartError::Threads)?;
         let queue = access_log.as_ref().map(|(queue, _)| queue.clone());
         let prepared = Prepared::of(config, vault, queue, &mut standing, None, bound)?;
@@ -179,6 +186,11 @@ impl App {
     /// How many requests were refused: a sheet for each worker, and the last one for the admin listener.
     pub fn refusals(&self) -> &Arc<Refusals> {
         &self.standing.refusals
+    }
+
+    /// What is counted of its routes and credentials.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.standing.metrics
     }
 
     /// The grants that it holds.
