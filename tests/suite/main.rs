@@ -43,6 +43,7 @@ mod mixing;
 mod oauth;
 mod oauth_discovery;
 mod pacing;
+mod page;
 mod read_only;
 mod readme;
 mod record;
