@@ -43,11 +43,14 @@ fn text_from_elsewhere_never_becomes_markup_wherever_it_stands() {
     assert!(page.contains("/connect/a?account=%3C%2Ftd%3E%3Cscript%3E"), "{page}");
 }
 
+/// A state, what else is so, what the page says and what it does not.
+type Case<'a> = (&'a str, &'a [(&'a str, Value)], &'a [&'a str], &'a [&'a str]);
+
 #[test]
 fn each_state_has_its_word_and_what_can_be_done() {
     let error = ("last_error", json!("the token endpoint answered 400"));
     let gone = ("has_token", json!(false));
-    let cases: [(&str, &[(&str, Value)], &[&str], &[&str]); 6] = [
+    let cases: [Case<'_>; 6] = [
         (
             "ready",
             &[("expires_in_seconds", json!(75.0)), ("age_seconds", json!(25.0))],
