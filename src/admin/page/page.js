@@ -125,14 +125,14 @@ const untouched = (status) => status.credentials
   .filter(({ name, login }) => login && !status.accounts.some(({ credential }) => credential === name));
 
 function lead(status) {
-  const [tone, meaning] = readiness(status.readiness);
+  const [tone, meaning] = gone ? ['bad', `Since ${gone.toLocaleTimeString()}. This is how things stood then.`] : readiness(status.readiness);
   const list = (reasons) => ['ul', { class: 'reasons' }, ...reasons.map((reason) => ['li', {}, bdi(reason)])];
   const logins = [...accountsOf(status).filter((account) => account.login_required).map(({ credential, account }) => [credential, account]),
     ...untouched(status).filter((login) => login.account_header === null).map(({ name }) => [name, null])];
   const { reasons } = status;
   return ['section', { class: `lead ${tone}`, 'aria-labelledby': 'readiness' },
-    ['div', { class: 'verdict' }, ['h1', { id: 'readiness' }, status.readiness], ['p', {}, meaning]],
-    ['p', { class: 'facts' }, `up for ${span(status.uptime_seconds)} · configured by `, bdi(status.configuration)],
+    ['div', { class: 'verdict' }, ['h1', { id: 'readiness' }, gone ? 'not reachable' : status.readiness], ['p', {}, meaning]],
+    ['p', { class: 'facts' }, `${gone ? 'was ' : ''}up for ${span(status.uptime_seconds)} · configured by `, bdi(status.configuration)],
     reasons.length && list(reasons.slice(0, AT_THE_TOP)),
     reasons.length > AT_THE_TOP && ['details', {}, ['summary', {}, `${reasons.length - AT_THE_TOP} more`], list(reasons.slice(AT_THE_TOP))],
     logins.length && ['h2', {}, 'Logins needed'],
@@ -173,7 +173,7 @@ function numbers({ name, requests }) {
     return ['rect', { class: `c${of}`, x: (at - width).toFixed(2), width: width.toFixed(2), height: '4' }];
   };
   return [
-    figure('Requests', number(requests.total) + (now === null ? '' : ` · ${now < 10 ? now.toFixed(1) : number(Math.round(now))}/s`), 'rate'),
+    figure('Requests', number(requests.total) + (now === null ? '' : ` · ${now > 0 && now < 10 ? now.toFixed(1) : number(Math.round(now))}/s`), 'rate'),
     p50 === null || p99 === null ? empty('Latency') : figure('Latency', [`p50 ${short(p50)}`, `p99 ${short(p99)}`].map((part) => part.replaceAll(' ', '\u00a0')).join(' · '), 'mean'),
     seen.length
       ? cell('Answers', ['p', {}, seen.map(([of, count]) => `${of}\u00a0${number(count)}`).join(' · ')], drawing('answers', '0 0 100 4', ...seen.map(share)))
@@ -265,6 +265,7 @@ function draw(parent, wanted) {
 
 /** What happened between two answers, as a line; a gap where nothing is known. */
 function chart(points, what) {
+  if (points.every((point) => point[what] === null)) return null;
   const most = Math.max(...points.map((point) => point[what] ?? 0));
   let line = '';
   let pen = false;
@@ -273,7 +274,7 @@ function chart(points, what) {
     if (value !== null) line += `${pen ? 'L' : 'M'}${place + POINTS - points.length} ${(22 - (most ? (20 * value) / most : 0)).toFixed(1)}`;
     pen = value !== null;
   });
-  return drawing('chart', `0 0 ${POINTS - 1} 24`, ['path', { class: 'ground', d: `M0 22.5H${POINTS - 1}` }], line && ['path', { class: 'line', d: line }]);
+  return drawing('chart', `0 0 ${POINTS - 1} 24`, ['path', { class: 'ground', d: `M0 22.5H${POINTS - 1}` }], ['path', { class: 'line', d: line }]);
 }
 
 // ── what is known, and for how long ──

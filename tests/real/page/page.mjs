@@ -179,6 +179,7 @@ async function running(browser) {
   await page.waitForFunction(() => /^not reachable since \d/.test(document.getElementById('live').textContent));
   check('it tells when the instance is gone', (await page.title()).startsWith('not reachable'), await page.title());
   check('and tells it to who listens', (await page.locator('#news').textContent()).includes('not reachable'), await page.locator('#news').textContent());
+  check('and that what is shown was so then', /how things stood then/.test(await texts(page)), await texts(page));
   await page.screenshot({ path: join(told.shots, 'gone.png'), fullPage: true });
   const held = await bar();
   await page.waitForTimeout(1500);
