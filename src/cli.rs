@@ -12,6 +12,7 @@ mod starter;
 mod status;
 mod supervisor;
 mod terminal;
+mod watch;
 
 use std::fmt;
 use std::io::Write as _;
@@ -61,7 +62,7 @@ enum Format {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the proxy until SIGTERM or Ctrl-C.
-    Run(ConfigArg),
+    Run(run::RunArgs),
     /// Run a command with a proxy of its own, on free ports, which it finds in SIDEKEY_URL and SIDEKEY_<ROUTE>_URL; exits
     /// with the command's status.
     Exec(exec::ExecArgs),
@@ -113,6 +114,8 @@ enum Command {
     },
     /// Stop the running instance in order.
     Stop(ConfigArg),
+    /// Make the running instance take up its configuration as it is now; refused whole if anything is wrong with it.
+    Reload(ConfigArg),
     /// Write a commented starter file, never over an existing one.
     Init {
         /// The file to write.
@@ -161,7 +164,7 @@ pub fn main() -> ExitCode {
     });
     let environment = Environment::of_process();
     let ended = match cli.command {
-        Command::Run(config) => run::run(&config, &environment),
+        Command::Run(args) => run::run(&args, &environment),
         Command::Exec(args) => exec::exec(&args, &environment),
         #[cfg(feature = "demo")]
         Command::Demo { once } => demo::run(once),
@@ -174,6 +177,7 @@ pub fn main() -> ExitCode {
         Command::Status { config, json, watch } => status::status(&config, &environment, json, watch),
         Command::Wait { config, what, timeout } => instance::wait(&config, &environment, what, timeout),
         Command::Stop(config) => instance::stop(&config, &environment),
+        Command::Reload(config) => instance::reload(&config, &environment),
         Command::Init { file } => starter::write(&file),
         Command::Schema => {
             say(format_args!("{:#}", config::json_schema()));

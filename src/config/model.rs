@@ -9,7 +9,7 @@ mod oauth;
 mod store;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub use self::oauth::*;
 pub use self::store::*;
 
 /// Everything that a run needs to know, checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// What a person would call the source: the file's path, or "environment".
     pub origin: String,
@@ -49,7 +49,7 @@ pub struct Config {
 }
 
 /// The listeners and what holds for all callers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// Every bound address, those of single routes included; [`ListenId`] indexes it.
     pub listeners: Vec<Listener>,
@@ -95,7 +95,7 @@ pub struct Limits {
 }
 
 /// The listeners that are not for requests.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
     /// The admin listener's loopback address; none: it is off.
     pub listen: Option<SocketAddr>,
@@ -188,7 +188,7 @@ pub enum HttpVersion {
 }
 
 /// A listener, host or path prefix → the upstream and the credential it carries.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Its name in the file.
     pub name: Arc<str>,
@@ -279,6 +279,14 @@ pub struct TlsSettings {
     pub pins: Vec<Pin>,
     /// PEM files with our certificate chain and its private key.
     pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl TlsSettings {
+    /// Every file that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let own = self.identity.iter().flat_map(|(cert, key)| [cert, key]);
+        self.ca.iter().chain(own).map(PathBuf::as_path)
+    }
 }
 
 /// The `tls` table of a listener: `cert` and `key` are ours, `ca` verifies callers. Nothing global is merged in.

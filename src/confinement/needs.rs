@@ -279,8 +279,7 @@ impl Needs {
     }
 
     fn tls(&mut self, tls: &TlsSettings) {
-        self.files.extend(tls.ca.iter().cloned());
-        self.files.extend(tls.identity.iter().flat_map(|(cert, key)| [cert.clone(), key.clone()]));
+        self.files.extend(tls.files().map(Path::to_owned));
     }
 
     fn secret(&mut self, source: &SecretSource, surroundings: &Surroundings) {

@@ -17,6 +17,7 @@ use super::path;
 use super::reach::Reach;
 use super::read_only::{self, Access};
 use super::route::{self, RouteTable};
+use super::shared::Slot;
 use super::token_request::TokenRefusal;
 use crate::config::{Bind, CallerId, Config, CredentialKind, ListenId, Peer, Provider, Route};
 use crate::guard::callers::Callers;
@@ -89,6 +90,17 @@ fn keeps_case(config: &Config, listener: ListenId) -> bool {
         }
     };
     config.routes.iter().any(|route| route.preserve_header_case && may_match(route))
+}
+
+/// How a connection came in.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// On this open listener.
+    pub slot: Slot,
+    /// From this process, of a Unix socket, where that is known.
+    pub peer: Option<Peer>,
+    /// From this address, of TCP.
+    pub remote: Option<SocketAddr>,
 }
 
 /// How a request came in.

@@ -3,30 +3,46 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, lchown};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::config::{Access, Bind, ListenId, Listener};
+use crate::config::{Access, Bind, Listener};
+use crate::proxy::Slot;
 
 /// Connections that may wait to be accepted; the system may have a lower bound of its own.
 const BACKLOG: i32 = 4096;
 
-/// A bound listener, not yet accepting.
-#[derive(Debug)]
+/// A bound listener that is accepted from, under a number that no other of the process ever has.
+#[derive(Debug, Clone)]
+pub struct Open {
+    /// The number.
+    pub slot: Slot,
+    /// The listener.
+    pub bound: Bound,
+}
+
+/// A bound listener; closed with the last that has it.
+#[derive(Debug, Clone)]
 pub struct Bound {
     /// Where it is reached: `127.0.0.1:7600` or `unix:/path`.
     pub address: String,
     /// The socket address, of TCP.
     pub socket_addr: Option<SocketAddr>,
-    pub(super) listening: Listening,
+    pub(super) listening: Arc<Listening>,
 }
 
 /// A listening socket.
 #[derive(Debug)]
 pub(super) enum Listening {
     Tcp(TcpListener),
-    Unix { listener: UnixListener, path: PathBuf },
+    Unix {
+        listener: UnixListener,
+        path: PathBuf,
+        /// Device and inode of its file, which is ours to remove as long as it is the same.
+        file: Option<(u64, u64)>,
+    },
 }
 
 /// A connection as it was accepted, not yet bound to a worker's runtime.
@@ -40,7 +56,7 @@ pub(super) enum RawStream {
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) stream: RawStream,
-    pub(super) listener: ListenId,
+    pub(super) slot: Slot,
     /// Where it came from, of TCP.
     pub(super) remote: Option<SocketAddr>,
 }
@@ -76,6 +92,19 @@ pub enum BindError {
     },
 }
 
+impl Bound {
+    /// Gives a Unix socket's file the mode, owner and group that a listener at its place is to have.
+    ///
+    /// # Errors
+    /// [`BindError`] where the system does not let us.
+    pub fn give(&self, listener: &Listener) -> Result<(), BindError> {
+        let Bind::Unix { path, access } = &listener.bind else { return Ok(()) };
+        let failed = |source: io::Error| BindError::new(self.address.clone(), source);
+        give(path, access, &self.address)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(access.mode)).map_err(failed)
+    }
+}
+
 /// Binds all listeners, or none.
 pub fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, BindError> {
     listeners.iter().map(bind_one).collect()
@@ -92,7 +121,7 @@ fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
             Ok(Bound {
                 address: bound.to_string(),
                 socket_addr: Some(bound),
-                listening: Listening::Tcp(socket),
+                listening: Arc::new(Listening::Tcp(socket)),
             })
         }
         Bind::Unix { path, access } => bind_unix(path, access),
@@ -118,8 +147,12 @@ fn bind_unix(path: &Path, access: &Access) -> Result<Bound, BindError> {
         let _ = std::fs::remove_file(&hidden);
         return Err(error);
     }
-    let listening = Listening::Unix { listener: socket, path: path.to_owned() };
-    Ok(Bound { address, socket_addr: None, listening })
+    let listening = Listening::Unix { listener: socket, path: path.to_owned(), file: identity(path) };
+    Ok(Bound { address, socket_addr: None, listening: Arc::new(listening) })
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// A name beside the socket's own that is no longer than the system takes (`sun_path`, 107 bytes on Linux).
@@ -211,8 +244,10 @@ impl AsFd for Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if let Self::Unix { path, .. } = self {
-            // Its file is ours to remove; already gone is as good.
+        if let Self::Unix { path, file, .. } = self
+            && identity(path) == *file
+        {
+            // Already gone is as good.
             let _ = std::fs::remove_file(path);
         }
     }

@@ -48,6 +48,7 @@ mod read_only;
 mod readme;
 mod record;
 mod refusals;
+mod reload;
 mod rights;
 mod sandbox;
 mod secrecy;
