@@ -24,6 +24,9 @@ pub struct Report {
     /// Where the configuration comes from.
     #[serde(default)]
     pub configuration: String,
+    /// How other configurations were taken up.
+    #[serde(default)]
+    pub reloads: Reloads,
     /// Where callers connect.
     #[serde(default)]
     pub listeners: Vec<String>,
@@ -45,6 +48,17 @@ pub struct Report {
     /// By reason.
     #[serde(default)]
     pub refusals: BTreeMap<String, u64>,
+}
+
+/// How other configurations were taken up since the start.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Reloads {
+    /// So many were.
+    #[serde(default)]
+    pub taken_up: u64,
+    /// Is the configuration in force not the one that was asked for last?
+    #[serde(default)]
+    pub last_was_refused: bool,
 }
 
 /// A route.

@@ -1,6 +1,6 @@
 //! A status in words, for the page and for `sidekey status`. What the page's script says of the same is the same. Pure.
 
-use super::report::{Account, Requests, Sandbox, Store};
+use super::report::{Account, Reloads, Requests, Sandbox, Store};
 
 /// How much something matters to who looks at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,18 @@ pub fn readiness(word: &str) -> (Tone, &'static str) {
         _ => (Tone::Bad, "New requests should not come here."),
     }
 }
+
+/// How often another configuration was taken up; empty: never.
+pub fn reloads(reloads: &Reloads) -> String {
+    match reloads.taken_up {
+        0 => String::new(),
+        1 => ", reloaded once".to_owned(),
+        count => format!(", reloaded {} times", number(count)),
+    }
+}
+
+/// What is said while the configuration in force is not the one that was asked for last.
+pub const RELOAD_REFUSED: &str = "The configuration that was to be taken up last was refused, so the one before it is in force. sidekey check says why.";
 
 /// An account's state as people say it.
 pub fn state(account: &Account) -> (Tone, &str) {

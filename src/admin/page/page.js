@@ -37,6 +37,9 @@ const READINESS = {
 };
 const readiness = (word) => READINESS[word] ?? ['bad', 'New requests should not come here.'];
 
+const reloads = ({ taken_up: count }) => ['', ', reloaded once'][count] ?? `, reloaded ${number(count)} times`;
+const RELOAD_REFUSED = 'The configuration that was to be taken up last was refused, so the one before it is in force. sidekey check says why.';
+
 function state({ state: word, has_token: hasToken }) {
   if (word === 'ready') return ['good', 'ready'];
   if (word === 'login_required') return ['bad', 'login needed'];
@@ -132,7 +135,8 @@ function lead(status) {
   const { reasons } = status;
   return ['section', { class: `lead ${tone}`, 'aria-labelledby': 'readiness' },
     ['div', { class: 'verdict' }, ['h1', { id: 'readiness' }, gone ? 'not reachable' : status.readiness], ['p', {}, meaning]],
-    ['p', { class: 'facts' }, `${gone ? 'was ' : ''}up for ${span(status.uptime_seconds)} · configured by `, bdi(status.configuration)],
+    ['p', { class: 'facts' }, `${gone ? 'was ' : ''}up for ${span(status.uptime_seconds)} · configured by `, bdi(status.configuration), reloads(status.reloads)],
+    status.reloads.last_was_refused && ['p', { class: 'refused' }, RELOAD_REFUSED],
     reasons.length && list(reasons.slice(0, AT_THE_TOP)),
     reasons.length > AT_THE_TOP && ['details', {}, ['summary', {}, `${reasons.length - AT_THE_TOP} more`], list(reasons.slice(AT_THE_TOP))],
     logins.length && ['h2', {}, 'Logins needed'],

@@ -88,7 +88,12 @@ fn lead(html: Html, report: &Report) -> Html {
         .text(&words::span(report.uptime_seconds))
         .raw(" · configured by <bdi>")
         .text(&report.configuration)
-        .raw("</bdi></p>");
+        .raw("</bdi>")
+        .text(&words::reloads(&report.reloads))
+        .raw("</p>");
+    if report.reloads.last_was_refused {
+        html = html.raw("<p class=\"refused\">").raw(words::RELOAD_REFUSED).raw("</p>");
+    }
     if !report.reasons.is_empty() {
         let (first, rest) = report.reasons.split_at(report.reasons.len().min(AT_THE_TOP));
         html = reasons(html, first);

@@ -20,9 +20,18 @@ pub(super) fn table(report: &Report, rates: Option<&BTreeMap<String, f64>>, look
     let (tone, meaning) = words::readiness(&report.readiness);
     let readiness = painted(&clean(&report.readiness), tone, look);
     let mut lines = vec![format!("sidekey {}, {readiness}", clean(&report.version))];
-    let facts =
-        format!("up for {}, configured by {}", words::span(report.uptime_seconds), report.configuration);
+    let facts = format!(
+        "up for {}, configured by {}{}",
+        words::span(report.uptime_seconds),
+        report.configuration,
+        words::reloads(&report.reloads)
+    );
     lines.extend(wrapped(&facts, look));
+    if report.reloads.last_was_refused {
+        lines.extend(
+            wrapped(words::RELOAD_REFUSED, look).iter().map(|line| painted(line, Tone::Warning, look)),
+        );
+    }
     if !report.reasons.is_empty() {
         lines.extend(wrapped(meaning, look));
     }

@@ -3,7 +3,7 @@
 //     node page.mjs '{"chromium": PATH, "shots": DIRECTORY, "admin": {STATE: URL}, "token", "hostile", "secrets"}'
 //
 // It prints what it checks as the other suites do, and `please stop STATE`, `please start STATE` or `please ask STATE
-// PATH…` where it needs its parent, which answers with a line.
+// PATH…`, `please spoil STATE`, `please mend STATE` (its configuration, and have it taken up) where it needs its parent, which answers with a line.
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -188,6 +188,12 @@ async function running(browser) {
   await live(page);
   await page.waitForFunction(() => document.title.startsWith('ready'));
   check('it recovers when the instance is back', true);
+
+  await please('spoil', 'well');
+  await page.getByText('was refused, so the one before it is in force').waitFor();
+  await please('mend', 'well');
+  await page.getByText('reloaded once').waitFor();
+  check('it tells of reloads, and of a refused one while it counts', await page.locator('.refused').count() === 0);
   judge('running', seen);
   await context.close();
 }

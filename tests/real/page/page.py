@@ -159,6 +159,10 @@ def suite_page(directory, tools):
                 running[name][0].close()
             elif what == "start":
                 start(name)
+            elif what in ("spoil", "mend"):
+                text = configs[name] if what == "mend" else configs[name] + "[route.nonsense]\n"
+                running[name][1].file.write_text(text)
+                running[name][1].child.send_signal(signal.SIGHUP)
             elif what == "ask":
                 for path in rest:
                     ask(running[name][1].url + path)

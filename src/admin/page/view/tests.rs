@@ -145,3 +145,14 @@ fn requests_are_shown_where_they_are_counted() {
     assert!(row("b").contains("not counted") && !row("b").contains("<svg"), "{}", row("b"));
     assert!(row("c").contains("<p>0</p>") && !row("c").contains("<svg"), "{}", row("c"));
 }
+
+#[test]
+fn a_refused_reload_is_told_as_long_as_it_counts() {
+    let told = |taken_up: u64, last_was_refused: bool| {
+        let reloads = json!({ "taken_up": taken_up, "refused": 1, "last_was_refused": last_was_refused });
+        drawn(json!({ "readiness": "ready", "reloads": reloads }))
+    };
+    assert!(told(2, true).contains(words::RELOAD_REFUSED) && told(2, true).contains("reloaded 2 times"));
+    assert!(told(1, false).contains("reloaded once") && !told(1, false).contains(words::RELOAD_REFUSED));
+    assert!(!told(0, false).contains("reloaded"));
+}

@@ -5,6 +5,7 @@ use super::*;
 fn report() -> Report {
     serde_json::from_value(json!({
         "readiness": "degraded", "version": "0.1.0", "uptime_seconds": 3725, "configuration": "sidekey.toml",
+        "reloads": { "taken_up": 2, "refused": 1, "last_was_refused": true },
         "reasons": ["credential neon, account alice: a login is needed"],
         "listeners": ["127.0.0.1:7600"],
         "routes": [
@@ -30,7 +31,8 @@ fn a_table_tells_all_that_there_is_and_aligns_it() {
     let found = table(&report(), None, WIDE).join("\n");
     let wanted = "\
 sidekey 0.1.0, degraded
-  up for 1 h 2 min, configured by sidekey.toml
+  up for 1 h 2 min, configured by sidekey.toml, reloaded 2 times
+  The configuration that was to be taken up last was refused, so the one before it is in force. sidekey check says why.
   Every required credential has a valid token, but something fails.
   - credential neon, account alice: a login is needed
 
