@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::sources::{Act, Script, failing, pool_of, pool_with, spec, token};
+use crate::sources::{Act, Script, failing, pool_with, token};
 use sidekey::clock::Clock;
 use sidekey::credential::machine::State;
 use sidekey::credential::tally::Tally;
