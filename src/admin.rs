@@ -1,11 +1,15 @@
-//! The admin listener: probes, status, logins, and stopping, for commands, browsers and orchestrators. Not on the
-//! request path.
+//! The admin listener: probes, status, a page for people, logins, and stopping, for commands, browsers and orchestrators.
+//! Not on the request path.
 
 mod access;
 mod connect;
+mod metrics;
 mod orders;
+mod page;
 mod refused;
+pub mod report;
 mod status;
+pub mod words;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +35,7 @@ use self::connect::Connect;
 use crate::guard::{Guard, Refused};
 use crate::login::Desk;
 use crate::secret::Secret;
+use crate::telemetry::metrics::exposition;
 
 pub use self::access::{AccessError, TokenFile, read_token, runtime_folder};
 pub use self::orders::{Orders, Wish};
@@ -87,7 +92,7 @@ pub struct Admin {
 enum Face {
     /// Everything, to those whom the guard lets in.
     Admin { guard: Guard, rules: AdminRules, desk: Option<Arc<Desk>> },
-    /// Probes alone, to anyone, by whatever name: kubelet comes from outside the pod.
+    /// Probes and metrics alone, to anyone, by whatever name: kubelet and Prometheus come from outside the pod.
     Probes,
 }
 
@@ -121,7 +126,7 @@ impl Admin {
         self.shared.face.store(Arc::new(Face::admin(rules, desk)));
     }
 
-    /// Serves `/livez` and `/readyz` and nothing else, whatever the Host.
+    /// Serves `/livez`, `/readyz` and `/metrics` and nothing else, whatever the Host.
     ///
     /// # Errors
     /// When the listener is no longer one.
@@ -227,12 +232,18 @@ impl Shared {
         match (&head.method, head.uri.path(), face) {
             (&Method::GET | &Method::HEAD, "/livez", _) => text(StatusCode::OK, "alive\n"),
             (&Method::GET | &Method::HEAD, "/readyz", _) => self.readiness(face),
+            (&Method::GET | &Method::HEAD, "/metrics", _) => {
+                plain(StatusCode::OK, exposition::CONTENT_TYPE, self.instance.metrics())
+            }
             (&Method::GET | &Method::HEAD, "/status", Face::Admin { .. }) => {
                 json_answer(StatusCode::OK, &self.instance.status())
             }
+            (&Method::GET | &Method::HEAD, "/", Face::Admin { .. }) => page::page(&self.instance.status()),
             (&Method::POST, "/quitquitquit", Face::Admin { rules, .. }) => self.quit(head, rules),
             (_, "/quitquitquit" | "/reload", Face::Admin { .. }) => wrong_method("POST"),
-            (_, "/status", Face::Admin { .. }) | (_, "/livez" | "/readyz", _) => wrong_method("GET, HEAD"),
+            (_, "/" | "/status", Face::Admin { .. }) | (_, "/livez" | "/readyz" | "/metrics", _) => {
+                wrong_method("GET, HEAD")
+            }
             _ => error(StatusCode::NOT_FOUND, "no_route", "There is nothing at this path."),
         }
     }

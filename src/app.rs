@@ -24,6 +24,7 @@ use crate::server::handed::HandedSockets;
 use crate::server::{BindError, Bound, Server, ServerSettings};
 use crate::store::{self, StoreError};
 use crate::telemetry::access_log::{self, AccessLog, Queue};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 use crate::tls::{TlsError, TlsFactory};
 
@@ -84,20 +85,7 @@ impl App {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub fn start(config: &Config, clock: &Clock, vault: Arc<Vault>) -> Result<Self, StartError> {
-        Self::start_with(HandedSockets::default(), config, clock, vault)
-    }
-
-    /// The same, with sockets that a service manager handed over. They stay, whatever the configuration is changed to.
-    ///
-    /// # Errors
-    /// [`StartError`]; nothing is left running then.
-    pub fn start_with(
-        handed: HandedSockets,
-        config: &Config,
-        clock: &Clock,
-        vault: Arc<Vault>,
-    ) -> Result<Self, StartError> {
-        Self::begin(None, handed, config, clock, vault)
+        Self::start_on(None, config, clock, vault)
     }
 
     /// The same on listeners that are bound already, those of the configuration in its order.
@@ -110,10 +98,23 @@ impl App {
         clock: &Clock,
         vault: Arc<Vault>,
     ) -> Result<Self, StartError> {
-        Self::begin(bound, HandedSockets::default(), config, clock, vault)
+        Self::starts(bound, HandedSockets::default(), config, clock, vault)
     }
 
-    fn begin(
+    /// The same, also on sockets that were handed over.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub fn start_with(
+        handed: HandedSockets,
+        config: &Config,
+        clock: &Clock,
+        vault: Arc<Vault>,
+    ) -> Result<Self, StartError> {
+        Self::starts(None, handed, config, clock, vault)
+    }
+
+    fn starts(
         bound: Option<Vec<Bound>>,
         handed: HandedSockets,
         config: &Config,
@@ -122,8 +123,14 @@ impl App {
     ) -> Result<Self, StartError> {
         // One sheet more, for the admin listener.
         let refusals = Arc::new(Refusals::new(config.server.workers.max(1) + 1));
-        let mut standing =
-            Standing { clock: clock.clone(), refusals, transactions: Arc::default(), handed, next_slot: 0 };
+        let mut standing = Standing {
+            clock: clock.clone(),
+            handed,
+            refusals,
+            metrics: Arc::default(),
+            transactions: Arc::default(),
+            next_slot: 0,
+        };
         let access_log = access_log(&config.server).map_err(StartError::Threads)?;
         let queue = access_log.as_ref().map(|(queue, _)| queue.clone());
         let prepared = Prepared::of(config, vault, queue, &mut standing, None, bound)?;
@@ -179,6 +186,11 @@ impl App {
     /// How many requests were refused: a sheet for each worker, and the last one for the admin listener.
     pub fn refusals(&self) -> &Arc<Refusals> {
         &self.standing.refusals
+    }
+
+    /// What is counted of its routes and credentials.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.standing.metrics
     }
 
     /// The grants that it holds.

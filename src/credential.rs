@@ -18,6 +18,7 @@ pub mod rotation;
 pub mod schedule;
 pub mod sharing;
 pub mod source;
+pub mod tally;
 pub mod vault;
 
 use std::borrow::Cow;

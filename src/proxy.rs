@@ -5,6 +5,7 @@ mod access;
 pub mod addresses;
 mod answer;
 pub mod cors;
+mod counting;
 mod denial;
 mod error;
 pub mod exchange;
@@ -43,6 +44,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use self::access::Peer;
+use self::counting::Counter;
 use self::exchange::{Exchange, Place};
 use self::headers::Received;
 use self::incoming::Coming;
@@ -57,6 +59,7 @@ use self::upstream::{On, SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
 use crate::config::{CallerId, ListenId, Provider, Route};
 use crate::credential::Lease;
+use crate::telemetry::metrics::RejectionOutcome;
 use crate::tls::ListenerTls;
 
 pub use self::denial::{Rule, Whose};
@@ -75,6 +78,7 @@ pub struct Proxy {
     shared: Arc<Shared>,
     upstreams: Rc<Upstreams>,
     reporter: Reporter,
+    counter: Rc<Counter>,
     /// Keeps the access log, if there is one.
     recorder: Option<Rc<Recorder>>,
     /// Requests that are served now.
@@ -94,15 +98,16 @@ impl Proxy {
         requests: usize,
         before: Option<&Self>,
     ) -> Self {
+        let counter = Counter::new(&shared, share);
         let earlier =
             before.map(|before| (before.shared.rules.routes(), &*before.shared.tls, &*before.upstreams));
-        let upstreams = Upstreams::new(shared.rules.routes(), &shared.tls, ticker, share, earlier);
+        let upstreams = Upstreams::new(shared.rules.routes(), &shared.tls, ticker, share, &counter, earlier);
         let refusals = shared.refusals.sheet(share.number);
         let reporter = Reporter::new(&shared, Rc::clone(ticker), refusals);
         let queue = shared.access_log.clone();
         let recorder = queue.map(|queue| Recorder::new(&shared, queue, ticker));
         let running = before.map(|before| Rc::clone(&before.running)).unwrap_or_default();
-        Self { shared, upstreams, reporter, recorder, running, max_running: requests }
+        Self { shared, upstreams, reporter, counter, recorder, running, max_running: requests }
     }
 
     /// What all workers share.
@@ -157,7 +162,7 @@ impl Proxy {
         };
         let arrival = Arrival { listener, peer: entry.peer, remote: entry.remote };
         let answer = self.answer(request, arrival, exchange).await;
-        exchange.note(|recording| recording.answered(answer.status()));
+        exchange.answers_with(answer.status());
         // Until somebody asks for the next piece, it is the caller's turn to take this one.
         exchange.handed();
         answer
@@ -172,6 +177,7 @@ impl Proxy {
         let place = Place::among(&self.running, self.max_running);
         let is_too_much = place.is_none();
         exchange.begins(place, !http_body::Body::is_end_stream(request.body()));
+        let count = self.counter.begins();
         let (mut head, body) = request.into_parts();
         if head.version == Version::HTTP_2 {
             headers::of_http2(&mut head);
@@ -179,12 +185,14 @@ impl Proxy {
         let peer = peer_of(arrival);
         exchange.is_marked(Marks::of(&head.headers));
         if let Some(recorder) = &self.recorder {
-            exchange.records(recorder.begins(&head, peer, exchange));
+            exchange.records(recorder.begins(&head, peer, count.start(), exchange));
         }
+        exchange.counts(count);
         let page = self.shared.rules.page_of(arrival, &head);
         if let Some(page) = page
             && cors::is_preflight(&head)
         {
+            exchange.is_of(None, self.shared.rules.route_of(arrival, &head));
             return page.answer_preflight(&head, exchange, self.shared.clock.wall());
         }
         let mut answer = self.attend(head, body, is_too_much, arrival, exchange).await;
@@ -209,26 +217,23 @@ impl Proxy {
         if is_too_much {
             let error = ProxyError::Overloaded("more requests at once than `max_requests`");
             let (method, path) = (&head.method, head.uri.path());
-            self.reporter
-                .report(&error, &Trouble { caller: None, route: None, peer, method, path, exchange });
-            return answer::of(
-                error,
-                self.shared.rules.provider_of(arrival, &head),
-                exchange,
-                self.shared.clock.wall(),
-            );
+            let route = self.shared.rules.route_of(arrival, &head);
+            exchange.is_of(None, route);
+            self.reporter.report(&error, &Trouble { caller: None, route, peer, method, path, exchange });
+            let provider = self.shared.rules.provider_of(arrival, &head);
+            return answer::of(error, provider, exchange, self.shared.clock.wall());
         }
         let plan = match self.shared.rules.plan(arrival, &head) {
             Ok(plan) => plan,
             Err(Refusal { error, provider, caller, route }) => {
-                exchange.note(|recording| (recording.caller, recording.route) = (caller, route));
+                exchange.is_of(caller, route);
                 let (method, path) = (&head.method, head.uri.path());
                 self.reporter.report(&error, &Trouble { caller, route, peer, method, path, exchange });
                 return answer::of(error, provider, exchange, self.shared.clock.wall());
             }
         };
         let (provider, caller, route) = (plan.route.provider, plan.caller, Some(plan.index));
-        exchange.note(|recording| (recording.caller, recording.route) = (caller, route));
+        exchange.is_of(caller, route);
         let (method, uri) = (head.method.clone(), head.uri.clone());
         let answered = if plan.asks_for_local_token {
             // Rare, and not to make every connection's future larger.
@@ -310,13 +315,14 @@ impl Proxy {
         if let Some((claimed, refused)) = claimed.zip(lease.as_ref()) {
             let pool = claimed.pool();
             let can_repeat = step.may_change_token() && outgoing.can_repeat();
-            if let Some(newer) = self.judge(route, pool, refused, &answer, can_repeat).await
+            if let Some((newer, mut rejection)) = self.judge(route, pool, refused, &answer, can_repeat).await
                 && let Some(again) = outgoing.again(Some(&newer))
             {
                 drop(answer);
                 self.shared.paces.owe(index);
+                rejection.becomes(RejectionOutcome::Failed);
                 answer = self.send(index, route, again, &outgoing, Some(&newer), exchange).await?;
-                self.judge_replay(route, pool, &newer, &answer);
+                self.judge_replay(route, pool, &newer, &answer, &mut rejection);
                 lease = Some(newer);
             }
         }

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
+use super::metrics::{self, Scrape};
 use crate::clock::{Clock, Moment};
 use crate::confinement::{Sandbox, sandbox};
 use crate::credential::machine::State;
 use crate::credential::record::AccountRecord;
 use crate::credential::vault::VaultRecord;
 use crate::credential::{Credentials, Vault};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::{Refusals, Sheet};
 
 /// A running instance, as its admin listener sees it.
@@ -21,10 +24,13 @@ pub struct Instance {
     subject: ArcSwap<Subject>,
     clock: Clock,
     started: Moment,
+    started_at: SystemTime,
     /// Set once it has been told to stop.
     stopping: AtomicBool,
     /// By all listeners, this one included.
     refusals: Arc<Refusals>,
+    /// Of routes and credentials.
+    metrics: Arc<Metrics>,
     reloads: Reloads,
 }
 
@@ -63,17 +69,11 @@ pub enum Readiness {
 
 impl Instance {
     /// An instance that starts now.
-    pub fn new(subject: Subject, clock: Clock, refusals: Arc<Refusals>) -> Self {
-        let started = clock.now();
+    pub fn new(subject: Subject, clock: Clock, refusals: Arc<Refusals>, metrics: Arc<Metrics>) -> Self {
+        let (started, started_at) = (clock.now(), clock.wall());
         let subject = ArcSwap::from_pointee(subject);
-        Self {
-            subject,
-            clock,
-            started,
-            stopping: AtomicBool::new(false),
-            refusals,
-            reloads: Reloads::default(),
-        }
+        let (stopping, reloads) = (AtomicBool::new(false), Reloads::default());
+        Self { subject, clock, started, started_at, stopping, refusals, metrics, reloads }
     }
 
     /// Another configuration is in force.
@@ -102,6 +102,22 @@ impl Instance {
     pub fn readiness(&self) -> Readiness {
         let subject = self.subject.load();
         self.judge(&subject.credentials.records(), &subject.vault.record())
+    }
+
+    /// What `/metrics` says. Holds no secret, no name of an account and nothing that a caller has sent.
+    pub fn metrics(&self) -> String {
+        let subject = self.subject.load();
+        let records = subject.credentials.records();
+        let store = subject.vault.record();
+        let is_ready = !matches!(self.judge(&records, &store), Readiness::NotReady(_));
+        metrics::page(&Scrape {
+            started: self.started_at,
+            is_ready,
+            store: &store,
+            credentials: &subject.credentials.tallies(),
+            routes: &self.metrics.routes(),
+            refusals: &self.refusals.sums().collect::<Vec<_>>(),
+        })
     }
 
     fn judge(&self, records: &[AccountRecord], store: &VaultRecord) -> Readiness {
@@ -134,6 +150,9 @@ impl Instance {
         });
         if let (Some(status), Some(description)) = (status.as_object_mut(), subject.description.as_object()) {
             status.extend(description.clone());
+        }
+        if let Some(routes) = status.get_mut("routes") {
+            metrics::add_to(routes, &self.metrics.routes());
         }
         status
     }

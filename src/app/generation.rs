@@ -17,6 +17,7 @@ use crate::secret::reader::SecretReader;
 use crate::server::handed::HandedSockets;
 use crate::server::{self, BindError, Bound, Open};
 use crate::telemetry::access_log::Queue;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 use crate::tls::{CertificateWatch, ListenerTls, TlsError, TlsFactory};
 
@@ -24,10 +25,10 @@ use crate::tls::{CertificateWatch, ListenerTls, TlsError, TlsFactory};
 #[derive(Debug)]
 pub(super) struct Standing {
     pub(super) clock: Clock,
-    pub(super) refusals: Arc<Refusals>,
-    pub(super) transactions: Arc<Transactions>,
-    /// Sockets that a service manager handed over.
     pub(super) handed: HandedSockets,
+    pub(super) refusals: Arc<Refusals>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) transactions: Arc<Transactions>,
     /// The number of the next listener that is opened.
     pub(super) next_slot: Slot,
 }
@@ -83,6 +84,7 @@ impl Prepared {
         let none = Credentials::default();
         let earlier = before.map_or(&none, |before| &before.credentials);
         let (credentials, keepers) = Credentials::of(config, &factory, clock, &vault, earlier)?;
+        credentials.are_counted_in(&standing.metrics);
         let reader = SecretReader::new(config.secret_variables.clone());
         let (callers, token_watch) = Callers::load(config, &reader, clock)?;
         let tls_files: Vec<_> = config.routes.iter().map(files_of).collect();
@@ -107,6 +109,7 @@ impl Prepared {
             paces: Arc::clone(&paces),
             clock: standing.clock.clone(),
             refusals: Arc::clone(&standing.refusals),
+            traffic: standing.metrics.of_routes(config.routes.iter().map(|route| &route.name)),
             access_log,
             in_use,
         });

@@ -110,16 +110,16 @@ async fn serve(
             _ = hangup.recv() => None,
             () = watch.changed() => None,
         };
-        watch.begins();
         supervisor.iter().for_each(|supervisor| supervisor.reloading());
+        watch.begins();
         let taken_up = take_up(&args.config, environment, &mut app, &mut control).await;
         control.instance().reloaded(taken_up.is_ok());
         match &taken_up {
             Ok(()) => info!(configuration = app.config().origin, "reloaded"),
             Err(reason) => warn!("not reloaded, and the configuration before is in force: {reason}"),
         }
-        supervisor.iter().for_each(|supervisor| supervisor.serving());
         watch.looks_at(app.config());
+        supervisor.iter().for_each(|supervisor| supervisor.serving());
         // Whoever asked may have gone.
         let _ = told.map(|told| told.send(taken_up));
     }

@@ -6,12 +6,14 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::record::AccountRecord;
+use super::tally::Tally;
 use super::{Keeper, Parts, TokenPool, Vault, roster};
 use crate::clock::Clock;
 use crate::config::{ApiClient, Config, Credential, CredentialId, CredentialKind};
 use crate::secret::SecretSource;
 use crate::secret::fingerprint::Fingerprint;
 use crate::secret::reader::SecretReader;
+use crate::telemetry::metrics::Metrics;
 use crate::tls::{TlsError, TlsFactory};
 
 /// The credentials of a configuration, each with its pool. [`CredentialId`] indexes them.
@@ -83,6 +85,16 @@ impl Credentials {
     /// Every account of every credential, in the order of the configuration. Holds no secret.
     pub fn records(&self) -> Vec<AccountRecord> {
         self.0.iter().flat_map(|one| one.pool.records()).collect()
+    }
+
+    /// Every credential in numbers, in the order of the configuration.
+    pub fn tallies(&self) -> Vec<Tally> {
+        self.0.iter().map(|one| one.pool.tally()).collect()
+    }
+
+    /// From here on each is counted there, by its name.
+    pub fn are_counted_in(&self, metrics: &Metrics) {
+        self.0.iter().for_each(|one| one.pool.is_counted_in(metrics));
     }
 
     /// Waits until an account of the credential has a token or its first fetch has failed; then its records.

@@ -21,6 +21,7 @@ use super::source::{FetchError, Fetched, Wish};
 use crate::clock::{Clock, Moment};
 use crate::secret::fingerprint::Fingerprint;
 use crate::telemetry::chain;
+use crate::telemetry::metrics::FetchOutcome;
 
 /// Fetches at once at most: ten thousand cold accounts must not be ten thousand connections.
 const MAX_FETCHES: usize = 32;
@@ -215,6 +216,7 @@ impl Keeper {
         let account = &self.pool.accounts[id];
         let credential = &self.pool.credential;
         let (now, wall) = (self.pool.clock.now(), self.pool.clock.wall());
+        let counts = credential.counts.load();
         let mut machine = account.machine();
         match result {
             Ok(fetched)
@@ -223,6 +225,7 @@ impl Keeper {
                 machine.unchanged(fetched.span, now);
                 account.login_required.store(false, Ordering::Relaxed);
                 account.set_last_error(None);
+                counts.fetched(FetchOutcome::Unchanged);
             }
             Ok(fetched) => {
                 let generation = machine.fetched(fetched.span, now, wall, fastrand::f64()).generation;
@@ -230,6 +233,7 @@ impl Keeper {
                 account.set_last_error(None);
                 account.login_required.store(false, Ordering::Relaxed);
                 account.fetches.fetch_add(1, Ordering::Relaxed);
+                counts.fetched(FetchOutcome::Ok);
                 let lifetime_s = fetched.span.lifetime.map(|span| span.as_secs());
                 if generation == 1 {
                     info!(credential = %credential.name, account = %account.name, lifetime_s, "credential ready");
@@ -242,7 +246,9 @@ impl Keeper {
                 machine.failed(permanent, error.retry_after(), now, fastrand::f64());
                 let text = chain(&error);
                 let mut is_news = true;
+                let mut outcome = FetchOutcome::Failed;
                 if let FetchError::LoginRequired { why, .. } = &error {
+                    outcome = FetchOutcome::LoginRequired;
                     is_news = !account.login_required.swap(true, Ordering::Relaxed);
                     if matches!(why, Why::LoggedOut | Why::Never) {
                         machine.forget();
@@ -261,6 +267,7 @@ impl Keeper {
                 }
                 account.set_last_error(Some(text.into()));
                 account.failures.fetch_add(1, Ordering::Relaxed);
+                counts.fetched(outcome);
             }
         }
         drop(machine);

@@ -17,6 +17,7 @@ use super::roster::Directory;
 use super::source::TokenSource;
 use crate::clock::{Clock, Moment};
 use crate::config::Strategy;
+use crate::telemetry::metrics::{CredentialCounts, Metrics};
 
 /// What a pool is made of: a credential with its accounts.
 #[derive(Debug)]
@@ -72,6 +73,8 @@ pub(super) struct Credential {
     pub(super) changed: Notify,
     /// Leases given in turn so far.
     turn: AtomicU64,
+    /// What is counted of it.
+    pub(super) counts: ArcSwap<CredentialCounts>,
 }
 
 impl TokenPool {
@@ -99,6 +102,7 @@ impl TokenPool {
             waiting: AtomicUsize::new(0),
             changed: Notify::new(),
             turn: AtomicU64::new(0),
+            counts: ArcSwap::default(),
         };
         let pool = Arc::new(Self { credential, accounts, clock, kick });
         (pool, kicked)
@@ -153,6 +157,16 @@ impl TokenPool {
     fn has_token(&self, id: AccountId, now: Moment) -> bool {
         let current = self.accounts[id].current.load();
         current.as_ref().is_some_and(|token| token.expires.is_none_or(|at| now < at))
+    }
+
+    /// From here on it is counted there, by its credential's name.
+    pub fn is_counted_in(&self, metrics: &Metrics) {
+        self.credential.counts.store(metrics.of_credential(&self.credential.name));
+    }
+
+    /// What is counted of it.
+    pub fn counts(&self) -> Arc<CredentialCounts> {
+        self.credential.counts.load_full()
     }
 
     /// The name of the account that a lease is of.

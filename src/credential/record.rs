@@ -64,9 +64,23 @@ impl TokenPool {
         }
     }
 
+    /// An account's state in one word.
+    pub(super) fn state_of(&self, account: &Account) -> State {
+        let now = self.clock.now();
+        let machine = account.machine();
+        let has_token = machine.held().is_some_and(|held| held.expires.is_none_or(|at| now < at));
+        match machine.state(now) {
+            State::Dead | State::Failing if !has_token && account.login_required.load(Ordering::Relaxed) => {
+                State::LoginRequired
+            }
+            state => state,
+        }
+    }
+
     fn record(&self, account: &Account) -> AccountRecord {
         let credential = &self.credential;
         let now = self.clock.now();
+        let state = self.state_of(account);
         let machine = account.machine();
         let held = machine.held();
         let has_token = held.is_some_and(|held| held.expires.is_none_or(|at| now < at));
@@ -76,10 +90,7 @@ impl TokenPool {
             credential: Arc::clone(&credential.name),
             account: Arc::clone(&account.name),
             required: credential.required,
-            state: match machine.state(now) {
-                State::Dead | State::Failing if !has_token && login_required => State::LoginRequired,
-                state => state,
-            },
+            state,
             has_token,
             login_required,
             generation: machine.generation(),

@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::task::Context;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
+use super::counting::Count;
 use super::marks::{Marks, TraceId};
 use super::recording::Recording;
 use super::tunnel::Tunnel;
 use crate::clock::ticker::{Alarm, Ticker};
+use crate::config::CallerId;
 
 /// The most that is read ahead of a connection, in either direction, and so the most that an answer's header may hold.
 pub const MAX_BUFFER_BYTES: usize = 64 * 1024;
@@ -39,6 +41,8 @@ pub struct Exchange {
     place: RefCell<Option<Place>>,
     /// What the caller's connection becomes after the answer.
     tunnel: RefCell<Option<Box<Tunnel>>>,
+    /// What is counted of it when it ends.
+    count: RefCell<Option<Count>>,
     /// What the access log will say of it, if there is one.
     recording: RefCell<Option<Box<Recording>>>,
     /// By what others know it.
@@ -115,6 +119,7 @@ impl Exchange {
             is_answered: Cell::new(false),
             place: RefCell::default(),
             tunnel: RefCell::default(),
+            count: RefCell::default(),
             recording: RefCell::default(),
             marks: RefCell::default(),
         })
@@ -286,6 +291,27 @@ impl Exchange {
         self.marks.borrow().trace()
     }
 
+    /// From here on it counts.
+    pub(crate) fn counts(&self, count: Count) {
+        self.count.replace(Some(count));
+    }
+
+    /// Its request is this caller's and takes this route, as far as that is known.
+    pub(crate) fn is_of(&self, caller: Option<CallerId>, route: Option<usize>) {
+        if let Some(count) = self.count.borrow_mut().as_mut() {
+            count.is_of(route);
+        }
+        self.note(|recording| (recording.caller, recording.route) = (caller, route));
+    }
+
+    /// The caller is answered with this status.
+    pub(crate) fn answers_with(&self, status: StatusCode) {
+        if let Some(count) = self.count.borrow_mut().as_mut() {
+            count.answered(status);
+        }
+        self.note(|recording| recording.answered(status));
+    }
+
     /// From here on it is recorded.
     pub(crate) fn records(&self, recording: Box<Recording>) {
         self.recording.replace(Some(recording));
@@ -316,7 +342,11 @@ impl Exchange {
     /// The answer has left, or broke off.
     pub(crate) fn ends(&self) {
         self.place.take();
-        self.recording.take();
+        // One look at the clock for both.
+        let end = self.count.take().map(Count::ends);
+        if let (Some(mut recording), Some(end)) = (self.recording.take(), end) {
+            recording.ends(end);
+        }
         // They are pieces of what was read, which is not read into again as long as they are kept.
         self.marks.take();
         self.is_handed.set(false);

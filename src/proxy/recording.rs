@@ -54,6 +54,7 @@ pub(crate) struct Recording {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     ended: Option<Ended>,
+    end: Option<Moment>,
 }
 
 impl Recorder {
@@ -67,18 +68,18 @@ impl Recorder {
         })
     }
 
-    /// A request came in.
+    /// A request came in, at `start`.
     pub(crate) fn begins(
         self: &Rc<Self>,
         head: &Parts,
         peer: Option<Peer>,
+        start: Moment,
         exchange: &Exchange,
     ) -> Box<Recording> {
-        let clock = &self.shared.clock;
         Box::new(Recording {
             recorder: Rc::clone(self),
-            time: clock.wall(),
-            start: clock.now(),
+            time: self.shared.clock.wall(),
+            start,
             peer,
             request_id: exchange.known_request_id(),
             trace: exchange.trace(),
@@ -95,6 +96,7 @@ impl Recorder {
             bytes_in: 0,
             bytes_out: 0,
             ended: None,
+            end: None,
         })
     }
 
@@ -141,6 +143,11 @@ impl Recording {
         self.status = Some(status);
     }
 
+    /// It ends now.
+    pub(crate) fn ends(&mut self, now: Moment) {
+        self.end = Some(now);
+    }
+
     /// The answer has passed, or will not be asked for (RFC 9110 §9.3.2); else, how it ended.
     pub(crate) fn passed(&mut self, is_whole: bool, otherwise: Ended) {
         let is_whole = is_whole || self.method == Method::HEAD;
@@ -170,7 +177,7 @@ impl Drop for Recording {
             path: self.uri.path(),
             status: self.status.map(|status| status.as_u16()),
             code: self.code,
-            duration: clock.now().since(self.start),
+            duration: self.end.unwrap_or_else(|| clock.now()).since(self.start),
             upstream: self.upstream,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,

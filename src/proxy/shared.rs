@@ -11,6 +11,7 @@ use super::upstream::UpstreamTls;
 use crate::config::ListenId;
 use crate::credential::{Claim, InForce, TokenPool};
 use crate::telemetry::access_log::Queue;
+use crate::telemetry::metrics::Traffic;
 use crate::telemetry::refusals::Refusals;
 use crate::tls::ListenerTls;
 
@@ -35,6 +36,8 @@ pub struct Shared {
     pub clock: crate::clock::Clock,
     /// How many requests were refused: a sheet for each worker, by its number.
     pub refusals: Arc<Refusals>,
+    /// What is counted of its routes: a sheet of each for each worker, by its number.
+    pub traffic: Traffic,
     /// Where the access log is written; none: it is off.
     pub access_log: Option<Queue>,
     /// Dropped with the last who uses this: a request of an earlier configuration, or a worker.

@@ -8,10 +8,11 @@ use super::upstream::UpstreamBody;
 use crate::config::Route;
 use crate::credential::{Lease, TokenPool};
 use crate::oauth::answer::retry_after;
+use crate::telemetry::metrics::{Rejection, RejectionOutcome};
 
 impl Proxy {
     /// Believes or doubts the token by the upstream's answer. Gives the lease to send the request again with, where
-    /// the token was refused and another one can be had.
+    /// the token was refused and another one can be had; with it, what is counted of the refusal.
     pub(super) async fn judge(
         &self,
         route: &Route,
@@ -19,13 +20,15 @@ impl Proxy {
         lease: &Lease,
         answer: &Response<UpstreamBody>,
         can_repeat: bool,
-    ) -> Option<Lease> {
+    ) -> Option<(Lease, Rejection)> {
         let Some(certainty) = refusal::of(answer.status(), answer.headers(), &route.refused_statuses) else {
             self.believe(pool, lease, answer.status(), answer.headers(), false);
             return None;
         };
+        let rejection = Rejection::new(pool.counts());
         let doubt = pool.reject(lease, certainty, false);
-        if can_repeat { pool.replacement(lease, doubt).await } else { None }
+        let newer = if can_repeat { pool.replacement(lease, doubt).await } else { None };
+        newer.map(|newer| (newer, rejection))
     }
 
     /// The same for the answer to a request that was sent again: there is no third time.
@@ -35,12 +38,17 @@ impl Proxy {
         pool: &TokenPool,
         lease: &Lease,
         answer: &Response<UpstreamBody>,
+        rejection: &mut Rejection,
     ) {
         match refusal::of(answer.status(), answer.headers(), &route.refused_statuses) {
             Some(certainty) => {
                 let _ = pool.reject(lease, certainty, true);
+                rejection.becomes(RejectionOutcome::RefusedAgain);
             }
-            None => self.believe(pool, lease, answer.status(), answer.headers(), true),
+            None => {
+                self.believe(pool, lease, answer.status(), answer.headers(), true);
+                rejection.becomes(RejectionOutcome::Replayed);
+            }
         }
     }
 

@@ -72,20 +72,20 @@ async fn http1(opened: Opened, entry: Entry, service: &Rc<Service>, exchange: Rc
     }
     builder.preserve_header_case(service.proxy().keeps_header_case(entry.slot));
     let mut connection = builder.serve_connection(io, handler);
-    let (mut told_to_end, mut was_overdue, mut changes) = (false, false, 0);
+    let (mut ends, mut told_to_end, mut was_overdue, mut changes) = (false, false, false, 0);
     let ended = std::future::poll_fn(|cx| {
         // First: a request that is there already is served, whatever begins meanwhile.
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(ended);
         }
         if changes != service.changes.get() {
-            if told_to_end || !service.ends(entry.slot) {
-                changes = service.changes.get();
-            } else if is_fresh && exchange.phase() == Phase::Header {
-                // Asked again when it has said what it wants.
+            changes = service.changes.get();
+            ends = service.ends(entry.slot);
+        }
+        if ends && !told_to_end {
+            if is_fresh && exchange.phase() == Phase::Header {
                 exchange.hurries(opening::LAST_WORDS);
             } else {
-                changes = service.changes.get();
                 told_to_end = true;
                 Pin::new(&mut connection).graceful_shutdown();
                 if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {

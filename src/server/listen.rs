@@ -42,10 +42,8 @@ pub(super) enum Listening {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        /// Where its file is; none: it is not ours to remove.
-        path: Option<PathBuf>,
-        /// Device and inode of its file, which is ours to remove as long as it is the same.
-        file: Option<(u64, u64)>,
+        /// Its file, with device and inode, where that is ours to remove as long as it is the same.
+        file: Option<(PathBuf, Option<(u64, u64)>)>,
     },
 }
 
@@ -154,7 +152,7 @@ fn take(name: &str, number: usize, handed: &HandedSockets) -> Result<Bound, Bind
                 Some(path) => format!("unix:{}", path.display()),
                 None => format!("systemd:{name}"),
             };
-            let listening = Arc::new(Listening::Unix { listener, path: None, file: None });
+            let listening = Arc::new(Listening::Unix { listener, file: None });
             Bound { address, socket_addr: None, listening }
         }
     };
@@ -181,9 +179,8 @@ fn bind_unix(path: &Path, access: &Access) -> Result<Bound, BindError> {
         let _ = std::fs::remove_file(&hidden);
         return Err(error);
     }
-    let (path, file) = (Some(path.to_owned()), identity(path));
-    let listening = Listening::Unix { listener: socket, path, file };
-    Ok(Bound { address, socket_addr: None, listening: Arc::new(listening) })
+    let file = Some((path.to_owned(), identity(path)));
+    Ok(Bound { address, socket_addr: None, listening: Arc::new(Listening::Unix { listener: socket, file }) })
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
@@ -279,7 +276,7 @@ impl AsFd for Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if let Self::Unix { path: Some(path), file, .. } = self
+        if let Self::Unix { file: Some((path, file)), .. } = self
             && identity(path) == *file
         {
             // Already gone is as good.

@@ -118,7 +118,7 @@ static SERVER: TableFormat = TableFormat {
         Key::new(
             "health",
             Kind::Text("0.0.0.0:7602"),
-            "A listener for probes alone, whatever the Host: `GET /livez` and `/readyz`.",
+            "A listener for probes and metrics alone, whatever the Host: `GET /livez`, `/readyz` and `/metrics`.",
         ),
         Key::new("admin_token", Kind::Secret, "What the admin listener's POSTs need.")
             .default("made at each start, in a runtime file that the commands read"),

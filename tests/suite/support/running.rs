@@ -50,10 +50,6 @@ impl Running {
         records
     }
 
-    pub(crate) fn vault(&self) -> &std::sync::Arc<Vault> {
-        self.app.vault()
-    }
-
     /// Takes up another configuration.
     pub(crate) async fn swap(&mut self, text: &str) -> Result<(), StartError> {
         self.swap_to(&config(text)).await
@@ -61,6 +57,10 @@ impl Running {
 
     pub(crate) async fn swap_to(&mut self, config: &Config) -> Result<(), StartError> {
         self.app.swap(config).await
+    }
+
+    pub(crate) fn vault(&self) -> &std::sync::Arc<Vault> {
+        self.app.vault()
     }
 
     pub(crate) async fn stop(self) {
