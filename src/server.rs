@@ -226,7 +226,17 @@ impl Acceptor {
                 Err(error) => return Err(error.into()),
             }
             let is_rung = ready.pop().is_some_and(|bell| !bell.revents().is_empty());
-            let arrived = ready.iter().map(|one| !one.revents().is_empty()).collect::<Vec<_>>();
+            let mut arrived = ready.iter().map(|one| !one.revents().is_empty()).collect::<Vec<_>>();
+            let mut is_over = false;
+            if is_rung {
+                is_over = !self.hears();
+                if !is_over {
+                    // Nothing is accepted any more from what is not open now: what waits at a socket that was handed
+                    // over is for whoever takes it next.
+                    continue;
+                }
+                arrived = vec![true; self.open.len()];
+            }
             for (one, _) in self.open.iter().zip(arrived).filter(|(_, arrived)| *arrived) {
                 if let Err(error) = accept_ready(one, &self.gates) {
                     warn!(address = one.bound.address, %error, "cannot accept connections");
@@ -234,7 +244,7 @@ impl Acceptor {
                     let _ = poll(&mut [PollFd::new(&self.rung, PollFlags::IN)], Some(&ACCEPT_PAUSE));
                 }
             }
-            if is_rung && !self.hears() {
+            if is_over {
                 return Ok(());
             }
         }

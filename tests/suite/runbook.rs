@@ -91,7 +91,8 @@ fn the_runbook_links_to_what_is_there() {
     let runbook = text("docs/RUNBOOK.md");
     let anchors: Vec<String> = runbook
         .lines()
-        .filter_map(|line| line.starts_with('#').then(|| line.trim_start_matches('#').trim()))
+        .filter(|line| line.starts_with('#'))
+        .map(|line| line.trim_start_matches('#').trim())
         .map(|title| title.to_lowercase().replace(' ', "-").replace(',', ""))
         .collect();
     for target in runbook.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -212,4 +213,42 @@ async fn a_store_that_moves_needs_no_login_and_an_old_copy_of_it_does() {
     })
     .await;
     restored.stop().await;
+}
+
+#[tokio::test]
+async fn an_encryption_key_is_replaced_by_two_reloads_without_a_login() {
+    let lab = Lab::start(Duration::from_secs(2)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (store, old, new) =
+        (folder.path().join("store"), folder.path().join("old"), folder.path().join("new"));
+    private_file(old.clone(), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
+    private_file(new.clone(), "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=");
+    let text = |keys: &[&Path]| {
+        let keys: Vec<_> = keys.iter().map(|key| format!("{{ file = \"{}\" }}", key.display())).collect();
+        let keys = keys.join(", ");
+        let store = store.display();
+        lab.text(
+            "",
+            "",
+            &format!("[store]\ntype = \"file\"\npath = \"{store}\"\nencryption_key = [{keys}]\n"),
+        )
+    };
+    let mut running = sidekey_on_store(&text(&[&old])).await;
+    let login = lab.login(&text(&[&old]));
+    lab.log_in(running.vault(), &login, "default").await;
+    eventually("the login to count", async || ask(running.addr, None).await.status == 200).await;
+    running.swap(&text(&[&new, &old])).await.unwrap();
+    eventually("the account", async || ask(running.addr, None).await.status == 200).await;
+    let first = running.account().fetches;
+    eventually("a refresh", async || running.account().fetches > first).await;
+    running.swap(&text(&[&new])).await.unwrap();
+    eventually("the account", async || ask(running.addr, None).await.status == 200).await;
+    running.stop().await;
+    let only_new = sidekey_on_store(&text(&[&new])).await;
+    eventually("the account", async || ask(only_new.addr, None).await.status == 200).await;
+    only_new.stop().await;
+    let only_old = sidekey_on_store(&text(&[&old])).await;
+    let reply = ask(only_old.addr, None).await;
+    assert_eq!((reply.status, reply.header("sidekey-error").is_some()), (503, true), "{reply:?}");
+    only_old.stop().await;
 }
