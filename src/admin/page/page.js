@@ -158,7 +158,7 @@ function routes(status) {
 
 function leadsTo({ credential, egress_proxy: proxy, upstream_connections: connections }) {
   return [small(...(credential === null ? ['without a credential'] : ['with ', bdi(credential)]), ...(proxy ? [' · through ', bdi(proxy)] : [])),
-    connections && small(`${number(connections.active)} active, ${number(connections.idle)} idle connections`)];
+    connections && connections.active + connections.idle > 0 && small(`${number(connections.active)} active, ${number(connections.idle)} idle connections`)];
 }
 
 function numbers({ name, requests }) {

@@ -191,13 +191,13 @@ fn leads_to(html: Html, route: &Route) -> Html {
         html = html.raw(" · through <bdi>").text(proxy).raw("</bdi>");
     }
     match &route.upstream_connections {
-        Some(connections) => html
+        Some(connections) if connections.active + connections.idle > 0 => html
             .raw("</p><p class=\"small\">")
             .text(&words::number(connections.active))
             .raw(" active, ")
             .text(&words::number(connections.idle))
             .raw(" idle connections</p>"),
-        None => html.raw("</p>"),
+        _ => html.raw("</p>"),
     }
 }
 
