@@ -205,6 +205,7 @@ impl App {
 
     /// Stops in order: serves for the drain delay, then lets running exchanges finish.
     pub async fn stop(mut self) {
+        self.server.leaves();
         tokio::time::sleep(self.now.config().server.drain_delay).await;
         self.now.closes();
         self.server.stop().await;

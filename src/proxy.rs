@@ -40,10 +40,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONNECTION, UPGRADE};
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use self::access::Peer;
+use self::cors::Page;
 use self::counting::Counter;
 use self::exchange::{Exchange, Place};
 use self::headers::Received;
@@ -155,107 +157,115 @@ impl Proxy {
         entry: Entry,
         exchange: &Rc<Exchange>,
     ) -> Response<ResponseBody> {
-        let Some(listener) = self.shared.listener(entry.slot) else {
-            // Its connection has been told to end, and this came at the same moment.
-            let error = ProxyError::Overloaded("the listener has been closed");
-            return answer::of(error, Provider::Generic, exchange, self.shared.clock.wall());
-        };
-        let arrival = Arrival { listener, peer: entry.peer, remote: entry.remote };
-        let answer = self.answer(request, arrival, exchange).await;
-        exchange.answers_with(answer.status());
-        // Until somebody asks for the next piece, it is the caller's turn to take this one.
-        exchange.handed();
-        answer
-    }
-
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-        arrival: Arrival,
-        exchange: &Rc<Exchange>,
-    ) -> Response<ResponseBody> {
-        let place = Place::among(&self.running, self.max_running);
-        let is_too_much = place.is_none();
-        exchange.begins(place, !http_body::Body::is_end_stream(request.body()));
-        let count = self.counter.begins();
         let (mut head, body) = request.into_parts();
-        if head.version == Version::HTTP_2 {
-            headers::of_http2(&mut head);
-        }
-        let peer = peer_of(arrival);
-        exchange.is_marked(Marks::of(&head.headers));
-        if let Some(recorder) = &self.recorder {
-            exchange.records(recorder.begins(&head, peer, count.start(), exchange));
-        }
-        exchange.counts(count);
-        let page = self.shared.rules.page_of(arrival, &head);
-        if let Some(page) = page
-            && cors::is_preflight(&head)
-        {
-            exchange.is_of(None, self.shared.rules.route_of(arrival, &head));
-            return page.answer_preflight(&head, exchange, self.shared.clock.wall());
-        }
-        let mut answer = self.attend(head, body, is_too_much, arrival, exchange).await;
+        let (page, begun) = self.begin(&mut head, &body, entry, exchange);
+        let mut answer = match begun {
+            Ok(plan) => {
+                let who = (plan.caller, plan.index);
+                let answered = if plan.asks_for_local_token {
+                    // Rare, and not to make every connection's future larger.
+                    let (rules, clock) = (&self.shared.rules, &self.shared.clock);
+                    Box::pin(token_endpoint::answer(rules, who, &head, body, exchange, clock)).await
+                } else {
+                    self.forward(plan, &mut head, body, exchange).await
+                };
+                match answered {
+                    Ok(answer) => answer,
+                    Err(error) => self.fail(error, who, &head, entry, exchange),
+                }
+            }
+            Err(answer) => *answer,
+        };
         if self.shared.rules.gives_request_ids() && !answer.headers().contains_key(&REQUEST_ID) {
             answer.headers_mut().insert(REQUEST_ID.clone(), exchange.request_id());
         }
         if let Some(page) = page {
             page.show(answer.headers_mut());
         }
+        exchange.answers_with(answer.status());
+        // Until somebody asks for the next piece, it is the caller's turn to take this one.
+        exchange.handed();
         answer
     }
 
-    async fn attend(
+    /// What is to be done with a request, or the answer to one that goes no further. With it, the web page that it comes
+    /// from, which may read the answer.
+    ///
+    /// Nothing here waits, so that none of it is part of every connection's future.
+    fn begin(
         &self,
-        head: http::request::Parts,
-        body: Incoming,
-        is_too_much: bool,
-        arrival: Arrival,
+        head: &mut Parts,
+        body: &Incoming,
+        entry: Entry,
+        exchange: &Rc<Exchange>,
+    ) -> (Option<Page<'_>>, Result<Plan<'_>, Box<Response<ResponseBody>>>) {
+        let place = Place::among(&self.running, self.max_running);
+        let is_too_much = place.is_none();
+        exchange.begins(place, !http_body::Body::is_end_stream(body));
+        let count = self.counter.begins();
+        if head.version == Version::HTTP_2 {
+            headers::of_http2(head);
+        }
+        exchange.is_marked(Marks::of(&head.headers));
+        if let Some(recorder) = &self.recorder {
+            exchange.records(recorder.begins(head, peer_of(entry), count.start(), exchange));
+        }
+        exchange.counts(count);
+        let Some(listener) = self.shared.listener(entry.slot) else {
+            // Its connection has been told to end, and this came at the same moment.
+            let error = ProxyError::Overloaded("the listener has been closed");
+            let answer = answer::of(error, Provider::Generic, exchange, self.shared.clock.wall());
+            return (None, Err(Box::new(answer)));
+        };
+        let (rules, arrival) =
+            (&self.shared.rules, Arrival { listener, peer: entry.peer, remote: entry.remote });
+        let page = rules.page_of(arrival, head);
+        if let Some(page) = &page
+            && cors::is_preflight(head)
+        {
+            exchange.is_of(None, rules.route_of(arrival, head));
+            let answer = page.answer_preflight(head, exchange, self.shared.clock.wall());
+            return (None, Err(Box::new(answer)));
+        }
+        let planned = if is_too_much {
+            let error = ProxyError::Overloaded("more requests at once than `max_requests`");
+            let route = rules.route_of(arrival, head);
+            Err(Refusal { error, provider: rules.provider_of(arrival, head), caller: None, route })
+        } else {
+            rules.plan(arrival, head)
+        };
+        let plan = planned.map_err(|Refusal { error, provider, caller, route }| {
+            exchange.is_of(caller, route);
+            let (method, path, peer) = (&head.method, head.uri.path(), peer_of(entry));
+            self.reporter.report(&error, &Trouble { caller, route, peer, method, path, exchange });
+            Box::new(answer::of(error, provider, exchange, self.shared.clock.wall()))
+        });
+        if let Ok(plan) = &plan {
+            exchange.is_of(plan.caller, Some(plan.index));
+        }
+        (page, plan)
+    }
+
+    /// The answer to a request that went wrong on its way.
+    fn fail(
+        &self,
+        error: ProxyError,
+        (caller, index): (Option<CallerId>, usize),
+        head: &Parts,
+        entry: Entry,
         exchange: &Rc<Exchange>,
     ) -> Response<ResponseBody> {
-        let peer = peer_of(arrival);
-        if is_too_much {
-            let error = ProxyError::Overloaded("more requests at once than `max_requests`");
-            let (method, path) = (&head.method, head.uri.path());
-            let route = self.shared.rules.route_of(arrival, &head);
-            exchange.is_of(None, route);
-            self.reporter.report(&error, &Trouble { caller: None, route, peer, method, path, exchange });
-            let provider = self.shared.rules.provider_of(arrival, &head);
-            return answer::of(error, provider, exchange, self.shared.clock.wall());
-        }
-        let plan = match self.shared.rules.plan(arrival, &head) {
-            Ok(plan) => plan,
-            Err(Refusal { error, provider, caller, route }) => {
-                exchange.is_of(caller, route);
-                let (method, path) = (&head.method, head.uri.path());
-                self.reporter.report(&error, &Trouble { caller, route, peer, method, path, exchange });
-                return answer::of(error, provider, exchange, self.shared.clock.wall());
-            }
-        };
-        let (provider, caller, route) = (plan.route.provider, plan.caller, Some(plan.index));
-        exchange.is_of(caller, route);
-        let (method, uri) = (head.method.clone(), head.uri.clone());
-        let answered = if plan.asks_for_local_token {
-            // Rare, and not to make every connection's future larger.
-            let (rules, who) = (&self.shared.rules, (plan.caller, plan.index));
-            Box::pin(token_endpoint::answer(rules, who, head, body, exchange, &self.shared.clock)).await
-        } else {
-            self.forward(plan, head, body, exchange).await
-        };
-        match answered {
-            Ok(response) => response,
-            Err(error) => {
-                let trouble = Trouble { caller, route, peer, method: &method, path: uri.path(), exchange };
-                self.reporter.report(&error, &trouble);
-                answer::of(error, provider, exchange, self.shared.clock.wall())
-            }
-        }
+        let (method, path, peer) = (&head.method, head.uri.path(), peer_of(entry));
+        let trouble = Trouble { caller, route: Some(index), peer, method, path, exchange };
+        self.reporter.report(&error, &trouble);
+        let provider = self.shared.rules.routes()[index].provider;
+        answer::of(error, provider, exchange, self.shared.clock.wall())
     }
 
     async fn forward(
         &self,
         Plan { route, index, target, account, view, caller, access, .. }: Plan<'_>,
-        mut head: http::request::Parts,
+        head: &mut Parts,
         body: Incoming,
         exchange: &Rc<Exchange>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
@@ -265,7 +275,7 @@ impl Proxy {
             None => return Err(ProxyError::BadRequest("Max-Forwards is not a number.")),
         }
         let reserved = self.shared.rules.reserved(index);
-        let received = Received::of(&head, view.tls, reserved.map(|names| &names[..]).unwrap_or_default());
+        let received = Received::of(head, view.tls, reserved.map(|names| &names[..]).unwrap_or_default());
         headers::to_upstream(&mut head.headers, route.provider, &route.upstream, received);
         if self.shared.rules.gives_request_ids() && !received.reserved.contains(&REQUEST_ID) {
             head.headers.insert(REQUEST_ID.clone(), exchange.request_id());
@@ -471,7 +481,7 @@ impl Proxy {
 }
 
 /// The other end of the connection that a request came on.
-fn peer_of(Arrival { remote, peer, .. }: Arrival) -> Option<Peer> {
+fn peer_of(Entry { remote, peer, .. }: Entry) -> Option<Peer> {
     remote.map(Peer::Tcp).or(peer.map(|peer| Peer::Unix(peer.uid)))
 }
 

@@ -114,6 +114,15 @@ impl Server {
         move || !ended.load(Ordering::Relaxed)
     }
 
+    /// The end is near: each connection on which a request is answered ends with that answer, so that no caller sends
+    /// another one into its end. New ones are still served.
+    pub fn leaves(&self) {
+        for gate in self.gates.iter().filter_map(mpsc::WeakUnboundedSender::upgrade) {
+            // A worker that is gone serves nobody.
+            let _ = gate.send(Order::Leave);
+        }
+    }
+
     /// Stops accepting, lets running exchanges finish for at most the drain time-out, and returns when all threads
     /// have ended.
     pub async fn stop(self) {
@@ -166,6 +175,8 @@ enum Order {
     Serve(Accepted),
     /// Serve what comes from here on by another configuration.
     Swap(Arc<Shared>, ServerSettings),
+    /// Tell callers to go elsewhere, as the end is near.
+    Leave,
 }
 
 /// The way to one worker.

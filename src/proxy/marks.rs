@@ -5,7 +5,6 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// The request's name, by a convention that nobody has written down.
 pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The longest request id that is taken from a caller, in bytes.
 const MAX_ID: usize = 128;
@@ -22,9 +21,18 @@ pub(crate) struct Marks {
 impl Marks {
     /// Those that its header has.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let (mut id, mut traceparent) = (Only::default(), Only::default());
+        // One pass over what is most often short is less than two look-ups.
+        for (name, value) in headers {
+            match name.as_str() {
+                "x-request-id" => id.see(value),
+                "traceparent" => traceparent.see(value),
+                _ => {}
+            }
+        }
         Self {
-            id: only(headers, &REQUEST_ID).filter(|id| is_plain(id.as_bytes())).cloned(),
-            traceparent: only(headers, &TRACEPARENT).cloned(),
+            id: id.value.filter(|id| is_plain(id.as_bytes())).cloned(),
+            traceparent: traceparent.value.cloned(),
         }
     }
 
@@ -47,11 +55,18 @@ impl Marks {
     }
 }
 
-/// The field's value, if there is exactly one.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
-    let first = headers.get(name)?;
-    // Several are rare, and to count them is dear.
-    (headers.get_all(name).iter().nth(1).is_none()).then_some(first)
+/// A field's value, if there is exactly one.
+#[derive(Default)]
+struct Only<'a> {
+    value: Option<&'a HeaderValue>,
+    is_seen: bool,
+}
+
+impl<'a> Only<'a> {
+    fn see(&mut self, value: &'a HeaderValue) {
+        self.value = (!self.is_seen).then_some(value);
+        self.is_seen = true;
+    }
 }
 
 /// Can it stand in a log, an address or a form without being mistaken for anything else?

@@ -38,8 +38,9 @@ enum Body {
 }
 
 impl Outgoing {
+    /// Takes the header's fields out of `head`.
     pub(crate) fn new(
-        head: Parts,
+        head: &mut Parts,
         target: PathAndQuery,
         incoming: Coming,
         route: &Route,
@@ -70,10 +71,13 @@ impl Outgoing {
             reserved: reserved.filter(|_| !matches!(body, Body::None)).cloned(),
         };
         Self {
-            method: head.method,
+            method: head.method.clone(),
             target,
-            headers: Some(head.headers),
-            case: if route.preserve_header_case { head.extensions } else { Extensions::new() },
+            headers: Some(std::mem::take(&mut head.headers)),
+            case: match route.preserve_header_case {
+                true => std::mem::take(&mut head.extensions),
+                false => Extensions::new(),
+            },
             body,
             manner,
             exchange: Rc::clone(exchange),

@@ -34,7 +34,7 @@ const MAX_BODY: usize = 16 << 10;
 pub(super) async fn answer(
     rules: &Rules,
     (caller, route): (Option<CallerId>, usize),
-    head: Parts,
+    head: &Parts,
     body: Incoming,
     exchange: &Rc<Exchange>,
     clock: &Clock,

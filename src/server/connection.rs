@@ -82,6 +82,10 @@ async fn http1(opened: Opened, entry: Entry, service: &Rc<Service>, exchange: Rc
             changes = service.changes.get();
             ends = service.ends(entry.slot);
         }
+        // Told while a request runs, the connection says so in its answer.
+        if service.leaving.get() && !ends && matches!(exchange.phase(), Phase::Sending | Phase::Waiting) {
+            ends = true;
+        }
         if ends && !told_to_end {
             if is_fresh && exchange.phase() == Phase::Header {
                 exchange.hurries(opening::LAST_WORDS);

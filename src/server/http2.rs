@@ -57,7 +57,8 @@ pub(super) async fn serve(opened: Opened, entry: Entry, service: Rc<Service>) {
     let ended = std::future::poll_fn(|cx| {
         if changes != service.changes.get() {
             changes = service.changes.get();
-            if !told_to_end && service.ends(entry.slot) {
+            // Its streams go on, and so do those that are on their way (RFC 9113 §6.8).
+            if !told_to_end && (service.leaving.get() || service.ends(entry.slot)) {
                 told_to_end = true;
                 connection.as_mut().graceful_shutdown();
             }

@@ -14,7 +14,9 @@ pub(super) struct Service {
     /// Those of earlier configurations on which requests may still run.
     earlier: RefCell<Vec<Weak<Proxy>>>,
     pub(super) ticker: Rc<Ticker>,
-    /// Are connections to end after what runs on them?
+    /// Are connections to end with the next answer on them?
+    pub(super) leaving: Cell<bool>,
+    /// Are they to end after what runs on them, at once if that is nothing?
     pub(super) draining: Cell<bool>,
     /// Counts the changes after which a connection has to ask whether it is to end.
     pub(super) changes: Cell<u64>,
@@ -28,6 +30,7 @@ impl Service {
             proxy: RefCell::new(Rc::new(proxy)),
             earlier: RefCell::default(),
             ticker: Rc::clone(ticker),
+            leaving: Cell::new(false),
             draining: Cell::new(false),
             changes: Cell::new(0),
             times: Cell::new(times),
@@ -49,6 +52,12 @@ impl Service {
         earlier.push(Rc::downgrade(&before));
         self.times.set(times);
         self.limits.set(limits);
+        self.changed();
+    }
+
+    /// From here on, connections end with the next answer on them.
+    pub(super) fn leave(&self) {
+        self.leaving.set(true);
         self.changed();
     }
 

@@ -57,6 +57,10 @@ impl Worker {
         while let Some(order) = self.orders.recv().await {
             let accepted = match order {
                 Order::Serve(accepted) => accepted,
+                Order::Leave => {
+                    service.leave();
+                    continue;
+                }
                 Order::Swap(shared, settings) => {
                     self.settings = settings;
                     let ServerSettings { times, limits, .. } = settings;

@@ -1,13 +1,15 @@
 //! A small load generator, for `tests/real/run`: keeps connections busy, and tells what they were answered.
 //!
-//! Arguments: `--connections N (--requests N | --seconds N) URL…`; the connections take the URLs in turn. Every
-//! request is a GET on a connection that is kept alive; one that breaks counts, and is opened again. At the end it
-//! waits for the answers that are on their way, and prints one line of JSON.
+//! Arguments: `--connections N (--requests N | --seconds N | --until FILE) [--balance] URL…`; the connections take the URLs in turn.
+//! Every request is a GET on a connection that is kept alive; one that breaks counts, and is opened again. With
+//! `--balance`, a connection that was closed in order goes to the next URL, and a URL at which nobody listens is passed
+//! over, as a balancer would. At the end it waits for the answers that are on their way, and prints one line of JSON.
 #![allow(clippy::print_stdout, reason = "its answer is what it is for")]
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,9 @@ struct Plan {
     /// Requests to send in all.
     requests: u64,
     until: Option<Duration>,
+    /// It goes on until this file is there.
+    file: Option<PathBuf>,
+    balances: bool,
     targets: Vec<Target>,
 }
 
@@ -41,6 +46,7 @@ struct Target {
 #[derive(Default)]
 struct Tally {
     begun: Cell<u64>,
+    is_over: Cell<bool>,
     statuses: RefCell<BTreeMap<u16, u64>>,
     /// What was answered with other statuses than 200.
     bodies: RefCell<BTreeMap<String, u64>>,
@@ -58,6 +64,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         let busy =
             |number| tokio::task::spawn_local(keep_busy(Rc::clone(&plan), Rc::clone(&tally), number, began));
         let all: Vec<_> = (0..plan.connections).map(busy).collect();
+        if let Some(file) = &plan.file {
+            while !file.exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            tally.is_over.set(true);
+        }
         for one in all {
             one.await?;
         }
@@ -69,7 +81,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 impl Plan {
     fn of_arguments() -> Result<Self, Box<dyn Error>> {
-        let mut plan = Self { connections: 1, requests: u64::MAX, until: None, targets: Vec::new() };
+        let mut plan = Self {
+            connections: 1,
+            requests: u64::MAX,
+            until: None,
+            file: None,
+            balances: false,
+            targets: Vec::new(),
+        };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut number = || {
@@ -77,6 +96,8 @@ impl Plan {
             };
             match argument.as_str() {
                 "--connections" => plan.connections = number()? as usize,
+                "--until" => plan.file = Some(arguments.next().ok_or("a file is missing")?.into()),
+                "--balance" => plan.balances = true,
                 "--requests" => plan.requests = number()?.into(),
                 "--seconds" => plan.until = Some(Duration::from_secs(number()?.into())),
                 url => {
@@ -87,8 +108,12 @@ impl Plan {
                 }
             }
         }
-        if plan.targets.is_empty() || (plan.requests == u64::MAX && plan.until.is_none()) {
-            return Err("load --connections N (--requests N | --seconds N) URL…".into());
+        if plan.targets.is_empty()
+            || (plan.requests == u64::MAX && plan.until.is_none() && plan.file.is_none())
+        {
+            return Err(
+                "load --connections N (--requests N | --seconds N | --until FILE) [--balance] URL…".into()
+            );
         }
         Ok(plan)
     }
@@ -96,7 +121,8 @@ impl Plan {
     /// May another request begin?
     fn goes_on(&self, tally: &Tally, began: Instant) -> bool {
         let begun = tally.begun.get();
-        if begun >= self.requests || self.until.is_some_and(|until| began.elapsed() >= until) {
+        let is_over = || self.until.is_some_and(|until| began.elapsed() >= until);
+        if begun >= self.requests || is_over() || tally.is_over.get() {
             return false;
         }
         tally.begun.set(begun + 1);
@@ -105,11 +131,10 @@ impl Plan {
 }
 
 async fn keep_busy(plan: Rc<Plan>, tally: Rc<Tally>, number: usize, began: Instant) {
-    let target = &plan.targets[number % plan.targets.len()];
-    let mut connection = None;
+    let (mut turn, mut connection) = (number, None);
     while plan.goes_on(&tally, began) {
         let sent = Instant::now();
-        match tokio::time::timeout(PATIENCE, ask(&mut connection, target)).await {
+        match tokio::time::timeout(PATIENCE, ask(&mut connection, &plan, &mut turn)).await {
             Ok(Ok((status, body))) => {
                 tally.answered(status, &body);
                 tally.micros.borrow_mut().push(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
@@ -131,18 +156,20 @@ async fn keep_busy(plan: Rc<Plan>, tally: Rc<Tally>, number: usize, began: Insta
 /// One request on the connection, or on a new one; a connection that is to be closed is gone afterwards.
 async fn ask(
     connection: &mut Option<SendRequest<Empty<Bytes>>>,
-    target: &Target,
+    plan: &Plan,
+    turn: &mut usize,
 ) -> Result<(u16, Bytes), Box<dyn Error>> {
-    let mut sender = match connection.take() {
+    let mut sender = match connection.take().filter(|sender| !(plan.balances && sender.is_closed())) {
         Some(sender) => sender,
         None => {
-            let stream = TcpStream::connect(&target.authority).await?;
+            let stream = connected(plan, turn).await?;
             stream.set_nodelay(true)?;
             let (sender, driver) = handshake(TokioIo::new(stream)).await?;
             tokio::task::spawn_local(driver);
             sender
         }
     };
+    let target = &plan.targets[*turn % plan.targets.len()];
     let request = Request::get(&target.path).header("host", &target.authority).body(Empty::new())?;
     let (head, body) = sender.send_request(request).await?.into_parts();
     let body = body.collect().await?.to_bytes();
@@ -150,6 +177,21 @@ async fn ask(
         *connection = Some(sender);
     }
     Ok((head.status.as_u16(), body))
+}
+
+/// A connection to the target whose turn it is, or to the next at which somebody listens.
+async fn connected(plan: &Plan, turn: &mut usize) -> std::io::Result<TcpStream> {
+    if plan.balances {
+        for _ in 1..plan.targets.len() {
+            *turn += 1;
+            let there = TcpStream::connect(&plan.targets[*turn % plan.targets.len()].authority).await;
+            if !matches!(&there, Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused) {
+                return there;
+            }
+        }
+        *turn += 1;
+    }
+    TcpStream::connect(&plan.targets[*turn % plan.targets.len()].authority).await
 }
 
 impl Tally {

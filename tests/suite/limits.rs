@@ -300,6 +300,33 @@ async fn stopping_lets_a_running_exchange_finish_and_takes_no_new_connection() {
 }
 
 #[tokio::test]
+async fn callers_are_sent_away_by_their_answers_before_anything_is_closed() {
+    let upstream = Scripted::saying("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let text = open_route(upstream.addr, "").replace("[route", "drain_delay = \"5s\"\n[route");
+    let running = sidekey(&text);
+    let addr = running.addr;
+    let mut kept = TcpStream::connect(addr).await.unwrap();
+    say(&mut kept, GET).await;
+    assert_eq!(read_reply(&mut kept).await.header("connection"), None);
+    let mut second = crate::support::http2::Caller::connect(addr).await;
+    assert_eq!(second.get("/").await.status(), 200);
+    let stopping = tokio::spawn(running.stop());
+    eventually("the caller of HTTP/2 to be sent away", async || second.is_closed()).await;
+    say(&mut kept, GET).await;
+    let last = read_reply(&mut kept).await;
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")), "{last:?}");
+    let mut rest = Vec::new();
+    assert_eq!(patiently("the end", kept.read_to_end(&mut rest)).await.unwrap(), 0);
+    // Others may come until the delay is over.
+    let mut new = TcpStream::connect(addr).await.unwrap();
+    say(&mut new, GET).await;
+    let answer = read_reply(&mut new).await;
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{answer:?}");
+    assert!(!stopping.is_finished());
+    stopping.abort();
+}
+
+#[tokio::test]
 async fn stopping_ends_within_the_drain_time_whatever_still_runs() {
     let upstream = silent().await;
     let text = open_route(upstream.addr, "").replace("[route", "drain_timeout = \"200ms\"\n[route");
