@@ -1,4 +1,4 @@
-//! `sidekey status`, `wait` and `stop`: ask the running instance, which is found by the same configuration; for the
+//! `sidekey status`, `wait`, `stop` and `reload`: ask the running instance, which is found by the same configuration; for the
 //! other commands, how to ask it.
 
 use std::fmt::Write as _;
@@ -22,6 +22,8 @@ use crate::telemetry::chain;
 
 /// How long one question to the instance may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a reload may take: secrets may come from commands.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often `wait` and `status --watch` ask.
 const POLL: Duration = Duration::from_millis(100);
 const WATCH: Duration = Duration::from_secs(1);
@@ -101,6 +103,29 @@ pub(super) fn stop(arg: &ConfigArg, environment: &Environment) -> Result<(), Fai
             return Ok(());
         }
         Err(Failure::Running(format!("refused: {}", String::from_utf8_lossy(&answer.body).trim())))
+    })
+}
+
+/// Makes the instance take up its configuration as it is now.
+pub(super) fn reload(arg: &ConfigArg, environment: &Environment) -> Result<(), Failure> {
+    let Found { admin, address, hidden } = find(arg, environment)?;
+    runtime()?.block_on(async {
+        let token = shown_token(&admin, address, hidden, environment).await?;
+        let mut request = Request::new(Full::new(Bytes::new()));
+        (*request.method_mut(), *request.uri_mut()) = (Method::POST, http::Uri::from_static("/reload"));
+        request.headers_mut().insert(ADMIN_TOKEN_HEADER, token);
+        let answer =
+            send(address, request, RELOAD_TIMEOUT).await.map_err(|error| unreached(&admin, &error))?;
+        let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let reason = || body["message"].as_str().unwrap_or("it does not say why").to_owned();
+        match answer.status {
+            StatusCode::OK => {
+                say("reloaded");
+                Ok(())
+            }
+            StatusCode::UNPROCESSABLE_ENTITY => Err(Failure::Configuration(reason())),
+            _ => Err(Failure::Running(format!("refused: {}", reason()))),
+        }
     })
 }
 

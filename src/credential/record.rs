@@ -49,21 +49,16 @@ impl TokenPool {
         self.accounts.iter().map(|(_, account)| self.record(account)).collect()
     }
 
-    /// Waits until an account of the credential has a token or its first fetch has failed; then its records.
-    pub async fn settled(&self, credential: usize) -> Vec<AccountRecord> {
-        let group = &self.credentials[credential];
+    /// Waits until an account has a token or its first fetch has failed; then all records.
+    pub async fn settled(&self) -> Vec<AccountRecord> {
+        let group = &self.credential;
         loop {
             let changed = group.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let of_group = || {
-                self.accounts
-                    .iter()
-                    .map(|(_, account)| account)
-                    .filter(|account| account.credential == credential)
-            };
-            if of_group().all(|account| account.machine().attempts() > 0) {
-                return of_group().map(|account| self.record(account)).collect();
+            let accounts = || self.accounts.iter().map(|(_, account)| account);
+            if accounts().all(|account| account.machine().attempts() > 0) {
+                return accounts().map(|account| self.record(account)).collect();
             }
             changed.await;
         }
@@ -83,7 +78,7 @@ impl TokenPool {
     }
 
     fn record(&self, account: &Account) -> AccountRecord {
-        let credential = &self.credentials[account.credential];
+        let credential = &self.credential;
         let now = self.clock.now();
         let state = self.state_of(account);
         let machine = account.machine();

@@ -23,21 +23,18 @@ pub struct Tally {
 }
 
 impl TokenPool {
-    /// Every credential, in the order of the configuration.
-    pub fn tallies(&self) -> Vec<Tally> {
-        let tally = |credential: &super::pool::Credential| Tally {
-            credential: Arc::clone(&credential.name),
+    /// Its credential in numbers.
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally {
+            credential: Arc::clone(&self.credential.name),
             states: [0; State::ALL.len()],
             with_token: 0,
             expiry: None,
-            counts: credential.counts.load_full(),
+            counts: self.counts(),
         };
-        let mut tallies: Vec<_> = self.credentials.iter().map(tally).collect();
         let now = self.clock.now();
         for (_, account) in self.accounts.iter() {
-            let tally = &mut tallies[account.credential];
-            let state = self.state_of(account);
-            tally.states[state as usize] += 1;
+            tally.states[self.state_of(account) as usize] += 1;
             let machine = account.machine();
             let Some(held) = machine.held().filter(|held| held.expires.is_none_or(|at| now < at)) else {
                 continue;
@@ -48,6 +45,6 @@ impl TokenPool {
                 tally.expiry = tally.expiry.into_iter().chain(held.wall_expires).min();
             }
         }
-        tallies
+        tally
     }
 }

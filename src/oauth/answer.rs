@@ -178,10 +178,12 @@ pub(super) fn read_refusal(answer: &Answer, sent: &[Secret]) -> Option<String> {
     })
 }
 
-/// Does the server say that several requests came with the same token at once?
+/// Does the server say that several requests came with the same token at once? Of those that lose such a race, Ory Hydra
+/// asks some to retry without giving that reason.
 fn is_concurrent(said: &Value) -> bool {
     let text = said.as_str().unwrap_or_default().to_ascii_lowercase();
     text.contains("concurrent") && text.contains("request")
+        || text.contains("failed to refresh token. please retry the request")
 }
 
 /// A refresh token that can be presented again (RFC 6749 §A.17, without the space).

@@ -6,9 +6,10 @@ use std::rc::Rc;
 use std::task::Context;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use super::counting::Count;
+use super::marks::{Marks, TraceId};
 use super::recording::Recording;
 use super::tunnel::Tunnel;
 use crate::clock::ticker::{Alarm, Ticker};
@@ -44,6 +45,8 @@ pub struct Exchange {
     count: RefCell<Option<Count>>,
     /// What the access log will say of it, if there is one.
     recording: RefCell<Option<Box<Recording>>>,
+    /// By what others know it.
+    marks: RefCell<Marks>,
 }
 
 /// A place among the requests that a worker serves at once; given back when dropped.
@@ -118,6 +121,7 @@ impl Exchange {
             tunnel: RefCell::default(),
             count: RefCell::default(),
             recording: RefCell::default(),
+            marks: RefCell::default(),
         })
     }
 
@@ -130,6 +134,11 @@ impl Exchange {
     pub fn is_overdue(&self, cx: &Context<'_>) -> bool {
         self.alarm.wakes(cx);
         self.alarm.has_rung()
+    }
+
+    /// The caller has so long at most to say what it wants.
+    pub fn hurries(&self, span: Duration) {
+        self.alarm.set_sooner(span);
     }
 
     /// Bytes came from the caller.
@@ -279,6 +288,30 @@ impl Exchange {
         self.note(|recording| recording.answered(status));
     }
 
+    /// By what others know the request that begins.
+    pub(crate) fn is_marked(&self, marks: Marks) {
+        self.marks.replace(marks);
+    }
+
+    /// The request's id: the caller's, or one that is made where it is first asked for.
+    pub(crate) fn request_id(&self) -> HeaderValue {
+        let (id, is_new) = self.marks.borrow_mut().id();
+        if is_new {
+            self.note(|recording| recording.request_id = Some(id.clone()));
+        }
+        id
+    }
+
+    /// The request's id, if it has one by now.
+    pub(crate) fn known_request_id(&self) -> Option<HeaderValue> {
+        self.marks.borrow().known_id()
+    }
+
+    /// The trace that the request belongs to.
+    pub(crate) fn trace(&self) -> Option<TraceId> {
+        self.marks.borrow().trace()
+    }
+
     /// From here on it is recorded.
     pub(crate) fn records(&self, recording: Box<Recording>) {
         self.recording.replace(Some(recording));
@@ -314,6 +347,8 @@ impl Exchange {
         if let (Some(mut recording), Some(end)) = (self.recording.take(), end) {
             recording.ends(end);
         }
+        // They are pieces of what was read, which is not read into again as long as they are kept.
+        self.marks.take();
         self.is_handed.set(false);
         self.phase.set(Phase::Idle);
         self.alarm.set(self.limits.idle);

@@ -44,11 +44,43 @@ pub fn to_upstream(headers: &mut HeaderMap, provider: Provider, upstream: &Upstr
         && let Some(host) = host
     {
         // It builds absolute URLs in its answers from these; they must lead back here.
-        headers.insert(X_FORWARDED_HOST.clone(), host);
-        let scheme = if received.tls { "https" } else { "http" };
-        headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static(scheme));
+        let name = match way_to_tell(upstream, &host) {
+            Tell::Host => Some(HOST),
+            Tell::Forwarded => Some(X_FORWARDED_HOST.clone()),
+            Tell::Nothing => None,
+        };
+        if let Some(name) = name {
+            headers.insert(name, host);
+            let scheme = if received.tls { "https" } else { "http" };
+            headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static(scheme));
+        }
     }
     headers.append(VIA, HeaderValue::from_static(received.via));
+}
+
+/// How a Neo4j server is told the Host that a caller used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tell {
+    Host,
+    Forwarded,
+    /// Not at all: the scheme alone would make its own URLs wrong.
+    Nothing,
+}
+
+/// By Host, where nothing on the way chooses by it, as there is no name to choose. Else by X-Forwarded-Host, which servers
+/// understand of names alone: with an address and a port, Neo4j 5.26 answers every request with 500, and versions since
+/// 2026 ignore addresses, and names of this machine.
+fn way_to_tell(upstream: &Upstream, host: &HeaderValue) -> Tell {
+    let own = upstream.host.as_bytes();
+    let is_address = own.contains(&b':') || own.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
+    if is_address || own == b"localhost" || own.ends_with(b".localhost") {
+        return Tell::Host;
+    }
+    let name = host.as_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
+    // What Java's URI takes for a scheme, with the port for the rest.
+    let is_name = name.first().is_some_and(u8::is_ascii_alphabetic)
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
+    if is_name { Tell::Forwarded } else { Tell::Nothing }
 }
 
 /// How a request was received, which its header does not say or says to us alone.

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::request::Parts;
-use http::{Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::Shared;
 use super::access::{Ended, Line, Peer};
+use super::exchange::Exchange;
+use super::marks::TraceId;
 use crate::clock::Moment;
 use crate::clock::ticker::Ticker;
 use crate::config::CallerId;
@@ -37,6 +39,8 @@ pub(crate) struct Recording {
     time: SystemTime,
     start: Moment,
     peer: Option<Peer>,
+    pub(crate) request_id: Option<HeaderValue>,
+    trace: Option<TraceId>,
     method: Method,
     uri: Uri,
     version: Version,
@@ -65,12 +69,20 @@ impl Recorder {
     }
 
     /// A request came in, at `start`.
-    pub(crate) fn begins(self: &Rc<Self>, head: &Parts, peer: Option<Peer>, start: Moment) -> Box<Recording> {
+    pub(crate) fn begins(
+        self: &Rc<Self>,
+        head: &Parts,
+        peer: Option<Peer>,
+        start: Moment,
+        exchange: &Exchange,
+    ) -> Box<Recording> {
         Box::new(Recording {
             recorder: Rc::clone(self),
             time: self.shared.clock.wall(),
             start,
             peer,
+            request_id: exchange.known_request_id(),
+            trace: exchange.trace(),
             method: head.method.clone(),
             uri: head.uri.clone(),
             version: head.version,
@@ -157,6 +169,8 @@ impl Drop for Recording {
             time: self.time,
             caller: self.caller.map(|caller| &**rules.callers().name(caller)),
             peer: self.peer,
+            request_id: self.request_id.as_ref().and_then(|id| id.to_str().ok()),
+            trace_id: self.trace.as_ref().map(TraceId::as_str),
             route: self.route.map(|route| &*rules.routes()[route].name),
             account: self.account.as_deref(),
             method: self.method.as_str(),

@@ -39,8 +39,8 @@ const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// A worker's connections to all upstreams.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
-    /// By route.
-    pools: Box<[Pool]>,
+    /// By route; shared with an earlier configuration's where nothing changed.
+    pools: Box<[Rc<Pool>]>,
     ticker: Rc<Ticker>,
 }
 
@@ -60,7 +60,7 @@ struct Pool {
     places: Option<Places>,
     max_connections: usize,
     keep: Duration,
-    /// `:authority` of HTTP/2, which Host is to HTTP/1.1.
+    /// The upstream's own `:authority` of HTTP/2, which Host is to HTTP/1.1.
     authority: Authority,
     /// Where its connections are counted.
     sheet: Arc<RouteSheet>,
@@ -92,6 +92,17 @@ impl UpstreamTls {
         };
         Self { any, http1: connector }
     }
+}
+
+/// An earlier configuration's routes, their TLS, and a worker's connections for them.
+pub(crate) type Earlier<'a> = (&'a [Route], &'a [Option<Arc<UpstreamTls>>], &'a Upstreams);
+
+/// Do two routes of the same name make and keep their connections in the same way? TLS aside.
+fn is_reached_alike(a: &Route, b: &Route) -> bool {
+    (&a.name, &a.upstream, a.http, a.preserve_header_case)
+        == (&b.name, &b.upstream, b.http, b.preserve_header_case)
+        && (a.max_connections, a.max_queue, a.idle_timeout)
+            == (b.max_connections, b.max_queue, b.idle_timeout)
 }
 
 /// Why a request got no answer.
@@ -144,11 +155,34 @@ enum Way {
 }
 
 impl Upstreams {
-    pub(crate) fn new(routes: &[Route], ticker: &Rc<Ticker>, share: Share, counter: &Counter) -> Rc<Self> {
-        let sheet = |index| Arc::clone(counter.sheet(index));
-        let pool = |(index, route)| Pool::new(route, share, sheet(index));
-        let pools = routes.iter().enumerate().map(pool).collect();
-        Rc::new(Self { pools, ticker: Rc::clone(ticker) })
+    /// Connections for the routes of a configuration. Those of `before`, of an earlier configuration, go on where
+    /// nothing changed that has to do with them.
+    pub(crate) fn new(
+        shared: &super::Shared,
+        ticker: &Rc<Ticker>,
+        share: Share,
+        counter: &Counter,
+        before: Option<Earlier<'_>>,
+    ) -> Rc<Self> {
+        let same = |route: &Route, tls: Option<&Arc<UpstreamTls>>| {
+            let (routes, earlier_tls, upstreams) = before?;
+            let goes_on = |(earlier, earlier_tls): (&Route, &Option<Arc<UpstreamTls>>)| {
+                let same_tls = match (tls, earlier_tls) {
+                    (Some(tls), Some(earlier)) => Arc::ptr_eq(tls, earlier),
+                    (None, None) => true,
+                    _ => false,
+                };
+                same_tls && is_reached_alike(route, earlier)
+            };
+            let index = routes.iter().zip(earlier_tls).position(goes_on)?;
+            Some(Rc::clone(&upstreams.pools[index]))
+        };
+        let routes = shared.rules.routes().iter().zip(&shared.tls).enumerate();
+        let pools = routes.map(|(index, (route, tls))| {
+            let new = || Rc::new(Pool::new(route, share, Arc::clone(counter.sheet(index))));
+            same(route, tls.as_ref()).unwrap_or_else(new)
+        });
+        Rc::new(Self { pools: pools.collect(), ticker: Rc::clone(ticker) })
     }
 
     /// Sends a request on a connection that is there, or on a new one where there is none, as far as `on` allows.
@@ -188,7 +222,7 @@ impl Upstreams {
             }
             Way::Http2(streaming) => {
                 let scheme = if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
-                http2::dress(&mut request, scheme, self.pools[index].authority.clone());
+                http2::dress(&mut request, scheme, &self.pools[index].authority);
                 let answer = match streaming.send(request, route, exchange, made).await {
                     Ok(answer) => answer,
                     Err(error) => {

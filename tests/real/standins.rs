@@ -28,6 +28,9 @@ use tokio::task::{JoinHandle, LocalSet};
 /// As many clients as a test may want to tell apart: `client-1` with `secret-1`, and so on.
 const CLIENTS: usize = 8;
 
+/// What Neon's SQL over HTTP is asked with.
+const CONNECTION_STRING: &str = "postgresql://app:verysecret@db.neon.example/neondb";
+
 /// Younger tokens are not revoked.
 const YOUTH: Duration = Duration::from_millis(50);
 
@@ -56,7 +59,7 @@ async fn run(lifetime: Duration) -> Result<(), Box<dyn Error>> {
     let lab = Rc::new(Lab {
         aura: aura.start().await?,
         neo4j: Neo4j::builder().basic("neo4j", "verysecret").bearer("sso-token").start().await?,
-        neon: Neon::builder().key("neon-key").start().await?,
+        neon: Neon::builder().key("neon-key").connection_string(CONNECTION_STRING).start().await?,
         revocations: Cell::new(0),
     });
     // Hundreds of thousands of requests come by.

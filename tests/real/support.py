@@ -212,6 +212,11 @@ class Tools:
         """A directory with the login suites' scripts and their packages."""
         return self.packages("logins", "package.json", "server.mjs", "browser.mjs")
 
+    @functools.cached_property
+    def clients(self):
+        """A directory with the scripts of clients, and the libraries that they run."""
+        return self.packages("clients", "package.json", "neon.mjs", "query_api_wrapper.mjs")
+
     def packages(self, group, *files):
         """A directory with scripts of a group of suites and the packages of Node that they name."""
         if not (shutil.which("node") and shutil.which("npm")):

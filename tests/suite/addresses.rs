@@ -268,7 +268,7 @@ async fn neo4js_urls_work_as_they_are_on_a_listener_and_on_a_host() {
         transaction(&base, &neo4j).await;
     }
     let seen = neo4j.record().take();
-    let hosts: Vec<_> = seen.iter().filter_map(|seen| seen.header("x-forwarded-host")).collect();
+    let hosts: Vec<_> = seen.iter().filter_map(|seen| seen.header("host")).collect();
     assert!(hosts.contains(&&*own.to_string()) && hosts.len() == seen.len(), "{hosts:?}");
 }
 

@@ -35,7 +35,7 @@ async fn a_credential_counts_its_accounts_by_state_and_tells_the_first_of_their_
     let clock = Clock::of_runtime();
     let (pool, _kept) = pool_with(&scripts.each_ref(), clock.clone(), |_| {});
     tokio::time::sleep(Duration::from_millis(1)).await;
-    let tally = pool.tallies().remove(0);
+    let tally = pool.tally();
     assert_eq!(&*tally.credential, "scripted");
     assert_eq!(states(&tally), [("fetching", 1), ("ready", 2), ("failing", 1)]);
     assert_eq!(tally.with_token, 2);
@@ -50,22 +50,22 @@ async fn a_token_that_nobody_uses_may_expire_and_one_that_has_expired_is_none() 
     let idle = |spec: &mut sidekey::credential::pool::CredentialSpec| spec.idle_account = Some(MINUTE);
     let (pool, _kept) = pool_with(&[&script], Clock::of_runtime(), idle);
     tokio::time::sleep(MINUTE).await;
-    assert!(pool.tallies()[0].expiry.is_some(), "it is not known yet whether anybody uses it");
+    assert!(pool.tally().expiry.is_some(), "it is not known yet whether anybody uses it");
     tokio::time::sleep(HOUR - 2 * MINUTE).await;
-    let tally = pool.tallies().remove(0);
+    let tally = pool.tally();
     assert_eq!((tally.with_token, tally.expiry, script.fetches()), (1, None, 1));
     tokio::time::sleep(HOUR).await;
-    let tally = pool.tallies().remove(0);
+    let tally = pool.tally();
     assert_eq!((states(&tally), tally.with_token, tally.expiry), (vec![("idle", 1)], 0, None));
 
     let script = Script::new(|call| if call == 0 { Act::now(token(HOUR)) } else { failing() });
     let (pool, _kept) = pool_with(&[&script], Clock::of_runtime(), |_| {});
     tokio::time::sleep(HOUR - MINUTE).await;
-    let tally = pool.tallies().remove(0);
+    let tally = pool.tally();
     assert_eq!((states(&tally), tally.with_token), (vec![("failing", 1)], 1));
     assert!(tally.expiry.is_some(), "it is about to expire");
     tokio::time::sleep(2 * MINUTE).await;
-    let tally = pool.tallies().remove(0);
+    let tally = pool.tally();
     assert_eq!((states(&tally), tally.with_token, tally.expiry), (vec![("failing", 1)], 0, None));
 }
 
@@ -76,14 +76,15 @@ async fn what_a_credential_has_counted_outlives_its_pool_under_its_name() {
     let (first, kept) = pool_with(&[&script()], Clock::of_runtime(), |_| {});
     first.is_counted_in(&metrics);
     tokio::time::sleep(Duration::from_millis(1)).await;
-    let mut other = spec(&[&script()]);
-    other.name = "other".into();
-    let (second, _kept) = pool_of(vec![other, spec(&[&script()])], Clock::of_runtime());
+    let mut of_another_name = spec(&[&script()]);
+    of_another_name.name = "other".into();
+    let (other, _other) = pool_of(of_another_name, Clock::of_runtime());
+    let (second, _second) = pool_of(spec(&[&script()]), Clock::of_runtime());
+    other.is_counted_in(&metrics);
     second.is_counted_in(&metrics);
     drop((first, kept));
     tokio::time::sleep(Duration::from_millis(1)).await;
-    let fetches: Vec<_> =
-        second.tallies().iter().map(|tally| tally.counts.fetches(FetchOutcome::Ok)).collect();
+    let fetches = [&other, &second].map(|pool| pool.tally().counts.fetches(FetchOutcome::Ok));
     assert_eq!(fetches, [1, 2]);
-    assert!(Arc::ptr_eq(&second.tallies()[0].counts, &metrics.of_credential(&"other".into())));
+    assert!(Arc::ptr_eq(&other.counts(), &metrics.of_credential(&"other".into())));
 }

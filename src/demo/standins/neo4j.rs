@@ -192,7 +192,14 @@ impl Site for Neo4jSite {
         } else if request.method() == Method::OPTIONS {
             preflight()
         } else if request.uri().path() == "/" {
-            self.discovery(request.headers())
+            match base_url(request.headers()) {
+                Some(base) => self.discovery(&base),
+                None => error(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "Neo.ClientError.Request.Invalid",
+                    "Request failed.",
+                ),
+            }
         } else {
             match self.auth.admit(request.headers()) {
                 Ok(who) => self.resource(request, who).await?,
@@ -206,8 +213,7 @@ impl Site for Neo4jSite {
 
 impl Neo4jSite {
     /// What the server is and where its APIs are; needs no authentication.
-    fn discovery(&self, headers: &HeaderMap) -> Answer {
-        let base = base_url(headers);
+    fn discovery(&self, base: &str) -> Answer {
         let host = base.split_once("://").map_or("localhost", |(_, authority)| authority);
         let host = host
             .rsplit_once(':')
@@ -233,7 +239,14 @@ impl Neo4jSite {
         }
         let (head, incoming) = request.into_parts();
         let body = body::read(incoming).await?;
-        let call = Call { head: &head, body, who, base: base_url(&head.headers) };
+        let Some(base) = base_url(&head.headers) else {
+            return Ok(error(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Neo.DatabaseError.General.UnknownError",
+                "An unknown error occurred.",
+            ));
+        };
+        let call = Call { head: &head, body, who, base };
         // The server decodes what it routes by.
         let judged = crate::proxy::path::judge(head.uri.path()).ok();
         let parts = segments(judged.as_ref().map_or(head.uri.path(), |path| path.normal()));
@@ -245,15 +258,23 @@ impl Neo4jSite {
     }
 }
 
-/// Scheme and authority as the client sees them: as a proxy says, or else as the request itself does.
-fn base_url(headers: &HeaderMap) -> String {
+/// Scheme and authority as the client sees them: as a proxy says, or else as the request itself does. None where the
+/// server breaks: it takes what a proxy says for a URI, and an address with a port is none, as a scheme begins with a
+/// letter. (So does 5.26; versions since 2026 ignore such an `X-Forwarded-Host`, which would help a caller as little.)
+fn base_url(headers: &HeaderMap) -> Option<String> {
     let first = |name: &str| {
         let text = headers.get(name)?.to_str().ok()?.split(',').next()?.trim();
         (!text.is_empty()).then_some(text)
     };
-    let host = first("x-forwarded-host").or_else(|| first("host")).unwrap_or("localhost");
+    let forwarded = first("x-forwarded-host");
+    if let Some((name, _)) = forwarded.and_then(|host| host.rsplit_once(':'))
+        && !name.starts_with(|first: char| first.is_ascii_alphabetic())
+    {
+        return None;
+    }
+    let host = forwarded.or_else(|| first("host")).unwrap_or("localhost");
     let scheme = first("x-forwarded-proto").unwrap_or("http");
-    format!("{scheme}://{host}")
+    Some(format!("{scheme}://{host}"))
 }
 
 fn preflight() -> Answer {

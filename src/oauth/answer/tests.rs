@@ -222,10 +222,15 @@ const CONCURRENT: &str = "The request is missing a required parameter, includes 
      a parameter more than once, or is otherwise malformed. Failed to refresh token because of multiple concurrent \
      requests using the same token which is not allowed.";
 
+/// What it says to one that came a moment later, when the token was used up already.
+const RETRY: &str = "The request is missing a required parameter, includes an invalid parameter value, includes a \
+     parameter more than once, or is otherwise malformed. Failed to refresh token. Please retry the request.";
+
 #[test]
 fn concurrent_requests_are_noticed_however_long_the_text() {
     let cases = [
         (400, format!(r#"{{"error":"invalid_request","error_description":"{CONCURRENT}"}}"#), true),
+        (400, format!(r#"{{"error":"invalid_request","error_description":"{RETRY}"}}"#), true),
         (400, r#"{"error":"Concurrent_Request"}"#.to_owned(), true),
         (400, r#"{"error":"invalid_request","error_description":"concurrent update"}"#.to_owned(), false),
         (400, r#"{"error":"invalid_request","error_description":"bad request"}"#.to_owned(), false),

@@ -137,15 +137,38 @@ fn cookies_do_not_pass_where_they_are_credentials() {
 }
 
 #[test]
-fn neo4j_learns_the_address_that_the_caller_used() {
-    let got = sent(Provider::Neo4j, &[("host", "127.0.0.1:7474"), ("x-forwarded-host", "evil")]);
-    let want = [
-        "host: api.example",
-        "via: 1.1 sidekey",
-        "x-forwarded-host: 127.0.0.1:7474",
-        "x-forwarded-proto: http",
-    ];
-    assert_eq!(got, want);
+fn neo4j_learns_the_address_that_the_caller_used_as_it_understands_it() {
+    let told = |host: &'static str, called: &str| {
+        let upstream =
+            Upstream { host: host.into(), host_header: HeaderValue::from_static("upstream"), ..upstream() };
+        let mut headers =
+            map(&[("host", called), ("x-forwarded-host", "evil"), ("x-forwarded-proto", "evil")]);
+        let received = Received { via: "1.1 sidekey", to_websocket: false, tls: false, reserved: &[] };
+        to_upstream(&mut headers, Provider::Neo4j, &upstream, received);
+        headers.remove(VIA);
+        lines(&headers)
+    };
+    // Nothing chooses by Host where the upstream has no name of its own.
+    for upstream in ["127.0.0.1", "10.1.2.3", "::1", "localhost", "graph.localhost"] {
+        for called in ["127.0.0.1:7600", "localhost:7600", "graph.internal"] {
+            let want = [format!("host: {called}"), "x-forwarded-proto: http".to_owned()];
+            assert_eq!(told(upstream, called), want, "{upstream}");
+        }
+    }
+    for upstream in ["db.example", "graph", "1a.databases.neo4j.io", "10.example"] {
+        for called in ["graph.localhost:7600", "localhost", "a-b:1"] {
+            let want = [
+                "host: upstream".to_owned(),
+                format!("x-forwarded-host: {called}"),
+                "x-forwarded-proto: http".to_owned(),
+            ];
+            assert_eq!(told(upstream, called), want, "{upstream}");
+        }
+        // It would break or not listen, and a scheme alone would change its own URLs.
+        for called in ["127.0.0.1:7600", "127.0.0.1", "[::1]:7600", "0a.example:80", "a_b:80"] {
+            assert_eq!(told(upstream, called), ["host: upstream"], "{upstream} {called}");
+        }
+    }
     let mut headers = map(&[("host", "graph.internal")]);
     let received = Received { via: "1.1 sidekey", to_websocket: false, tls: true, reserved: &[] };
     to_upstream(&mut headers, Provider::Neo4j, &upstream(), received);

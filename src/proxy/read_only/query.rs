@@ -24,14 +24,23 @@ pub(super) fn is_plain_json(headers: &HeaderMap) -> Result<(), &'static str> {
     let given = given.to_str().map_err(|_| TYPE)?;
     let mut parts = given.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
-    let is_json =
-        ["application/json", "application/vnd.neo4j.query"].iter().any(|is| essence.eq_ignore_ascii_case(is));
+    let is_json = essence.eq_ignore_ascii_case("application/json") || is_typed_json(essence);
     let is_utf8 = |part: &str| {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         !name.trim().eq_ignore_ascii_case("charset")
             || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
     };
     if is_json && parts.all(is_utf8) && types.next().is_none() { Ok(()) } else { Err(TYPE) }
+}
+
+/// Is it Neo4j's own JSON with types, of any version: `application/vnd.neo4j.query`, `application/vnd.neo4j.query.v1.1`?
+fn is_typed_json(essence: &str) -> bool {
+    const TYPED: &str = "application/vnd.neo4j.query";
+    let Some((typed, version)) = essence.split_at_checked(TYPED.len()) else { return false };
+    let is_version = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let version_of =
+        |text: &str| text.strip_prefix(".v").or_else(|| text.strip_prefix(".V")).is_some_and(is_version);
+    typed.eq_ignore_ascii_case(TYPED) && (version.is_empty() || version_of(version))
 }
 
 /// A query's body with this access mode, or with none; every other member as it came, byte for byte.
@@ -175,6 +184,8 @@ mod tests {
             "application/json;charset=\"utf-8\"",
             "application/vnd.neo4j.query",
             "application/vnd.neo4j.query;charset=utf-8",
+            "application/vnd.neo4j.query.v1.0",
+            "Application/vnd.Neo4j.Query.V1.12; charset=utf-8",
         ] {
             assert!(with(&[("content-type", value)]), "{value}");
         }
@@ -184,6 +195,11 @@ mod tests {
             "application/json;charset=utf-7",
             "text/plain",
             "application/jsonl",
+            "application/vnd.neo4j.query.",
+            "application/vnd.neo4j.query.v",
+            "application/vnd.neo4j.query.v1.1+jsonl",
+            "application/vnd.neo4j.query-v1.1",
+            "application/vnd.neo4j.quer\u{e9}",
             "",
         ] {
             assert!(!with(&[("content-type", value)]), "{value}");

@@ -233,8 +233,13 @@ fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>())
 }
 
-/// Makes a request's target and authority those of HTTP/2 (RFC 9113 §8.3.1).
-pub(super) fn dress(request: &mut Request<RequestBody>, scheme: Scheme, authority: Authority) {
+/// Makes a request's target and authority those of HTTP/2 (RFC 9113 §8.3.1). The authority is its Host, which nearly always
+/// is the upstream's.
+pub(super) fn dress(request: &mut Request<RequestBody>, scheme: Scheme, upstreams: &Authority) {
+    let host = request.headers_mut().remove(http::header::HOST);
+    let other = host.filter(|host| host.as_bytes() != upstreams.as_str().as_bytes());
+    let other = other.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let authority = other.unwrap_or_else(|| upstreams.clone());
     let target = request.uri().path_and_query().cloned();
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(scheme);
@@ -245,7 +250,6 @@ pub(super) fn dress(request: &mut Request<RequestBody>, scheme: Scheme, authorit
         *request.uri_mut() = uri;
     }
     *request.version_mut() = http::Version::HTTP_2;
-    request.headers_mut().remove(http::header::HOST);
 }
 
 /// Runs what a connection needs to have run on the worker's own thread.

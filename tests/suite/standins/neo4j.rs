@@ -26,13 +26,13 @@ async fn commit(addr: SocketAddr, headers: Headers<'_>) -> Reply {
 }
 
 #[tokio::test]
-async fn neo4j_answers_the_documented_authentication_errors() {
+async fn neo4j_answers_the_authentication_errors_of_the_real_server() {
     let neo4j = start_neo4j().await;
     let unauthorized = "Neo.ClientError.Security.Unauthorized";
     let format = "Neo.ClientError.Request.InvalidFormat";
     let cases: [(Option<&str>, u16, &str, &str); 5] = [
         (None, 401, unauthorized, "No authentication header supplied."),
-        (Some("Basic bmVvNGo6aW5jb3JyZWN0"), 401, unauthorized, "Invalid username or password."),
+        (Some("Basic bmVvNGo6aW5jb3JyZWN0"), 401, unauthorized, "Invalid credential."),
         (Some("Bearer wrong"), 401, unauthorized, "Invalid credential."),
         (Some("Basic not-proper-base64"), 400, format, "Invalid authentication header."),
         (Some("Digest x"), 400, format, "Invalid authentication header."),
@@ -96,28 +96,43 @@ async fn neo4j_lets_preflights_and_discovery_through_and_builds_urls_as_the_clie
     assert!(found["neo4j_version"].is_string() && found["neo4j_edition"].is_string());
     assert_eq!(found["auth_config"]["oidc_providers"], json!([]));
 
-    let forwarded = [("x-forwarded-host", "127.0.0.1:7600, other"), ("x-forwarded-proto", "https")];
+    let forwarded = [("x-forwarded-host", "graph.test:7600, other"), ("x-forwarded-proto", "https")];
     let found = get(neo4j.addr(), "/", &forwarded).await.json();
-    assert_eq!(found["query"], "https://127.0.0.1:7600/db/{databaseName}/query/v2");
+    assert_eq!(found["query"], "https://graph.test:7600/db/{databaseName}/query/v2");
+}
+
+#[tokio::test]
+async fn neo4j_breaks_on_an_address_in_x_forwarded_host_as_the_real_server_does() {
+    let neo4j = start_neo4j().await;
+    let auth = basic("neo4j", "verysecret");
+    let headers = [("authorization", auth.as_str()), ("x-forwarded-host", "127.0.0.1:7600")];
+    let found = get(neo4j.addr(), "/", &headers).await;
+    assert_eq!((found.status, found.json()["errors"][0]["message"].clone()), (500, json!("Request failed.")));
+    let query = post(neo4j.addr(), "/db/neo4j/query/v2", &headers, r#"{"statement":"RETURN 1"}"#).await;
+    let want =
+        json!({ "code": "Neo.DatabaseError.General.UnknownError", "message": "An unknown error occurred." });
+    assert_eq!((query.status, query.json()["errors"][0].clone()), (500, want));
+    let wrong = [("authorization", "Basic bmVvNGo6aW5jb3JyZWN0"), headers[1]];
+    assert_eq!(get(neo4j.addr(), "/db/neo4j/query/v2", &wrong).await.status, 401);
 }
 
 #[tokio::test]
 async fn neo4j_carries_a_transactional_api_transaction_from_begin_to_commit() {
     let neo4j = start_neo4j().await;
     let auth = basic("neo4j", "verysecret");
-    let headers = [("authorization", auth.as_str()), ("x-forwarded-host", "127.0.0.1:7600")];
+    let headers = [("authorization", auth.as_str()), ("x-forwarded-host", "graph.test:7600")];
     let statement = r#"{"statements":[{"statement":"RETURN $p AS p","parameters":{"p":[1,"a"]}}]}"#;
     let begun = post(neo4j.addr(), "/db/neo4j/tx", &headers, statement).await;
     assert_eq!(begun.status, 201);
     let location = begun.header("location").unwrap().to_owned();
-    assert!(location.starts_with("http://127.0.0.1:7600/db/neo4j/tx/"), "{location}");
+    assert!(location.starts_with("http://graph.test:7600/db/neo4j/tx/"), "{location}");
     assert_eq!(begun.json()["commit"], format!("{location}/commit"));
     assert_eq!(
         begun.json()["results"],
         json!([{ "columns": ["p"], "data": [{ "row": [[1, "a"]], "meta": [null] }] }])
     );
 
-    let path = location.trim_start_matches("http://127.0.0.1:7600");
+    let path = location.trim_start_matches("http://graph.test:7600");
     let run = post(neo4j.addr(), path, &headers, statement).await;
     assert_eq!((run.status, &run.json()["errors"]), (200, &json!([])));
     assert_eq!(post(neo4j.addr(), &format!("{path}/commit"), &headers, "").await.status, 200);
@@ -164,7 +179,7 @@ async fn a_query_api_transaction_belongs_to_the_exact_credential_and_member_that
 
     let stranger = post(neo4j.addr(), &path, &[second, member], statement).await;
     assert_eq!(stranger.status, 404);
-    assert_eq!(stranger.json()["errors"][0]["code"], "Neo.ClientError.Transaction.TransactionNotFound");
+    assert_eq!(stranger.json()["errors"][0]["code"], "Neo.ClientError.Request.Invalid");
     assert_eq!(post(neo4j.addr(), &path, &[first], statement).await.status, 404);
     let run = post(neo4j.addr(), &path, &[first, member], statement).await;
     assert_eq!((run.status, &run.json()["data"]["values"]), (202, &json!([[1]])));

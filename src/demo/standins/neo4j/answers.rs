@@ -34,7 +34,7 @@ pub(super) fn legacy_reads(headers: &HeaderMap) -> bool {
 /// mode is READ.
 pub(super) fn run_query(call: &Call<'_>, reads: bool, add: impl FnOnce(&mut Value)) -> Answer {
     let Some(request) = object(&call.body) else {
-        return query_error(call, StatusCode::BAD_REQUEST, &bad_body());
+        return query_error(call, StatusCode::BAD_REQUEST, &invalid("Bad Request"));
     };
     let mut answer = json!({});
     if let Some(statement) = request.get("statement").and_then(Value::as_str) {
@@ -67,7 +67,8 @@ pub(super) fn run_legacy(
     add: impl FnOnce(&mut Value),
 ) -> Answer {
     let Some(request) = object(&call.body) else {
-        return legacy_error(StatusCode::BAD_REQUEST, &bad_body());
+        // Like every failure of a statement, it does not show in the status.
+        return legacy_error(StatusCode::OK, &bad_body());
     };
     let (mut results, mut errors) = (Vec::new(), Vec::new());
     for statement in request.get("statements").and_then(Value::as_array).into_iter().flatten() {
@@ -131,31 +132,43 @@ pub(super) fn legacy_error(status: StatusCode, failure: &Failure) -> Answer {
     serve::json(status, &json!({ "results": [], "errors": [error] }))
 }
 
+/// What the Query API says of a transaction that is not open, or not to this credential.
 pub(super) fn not_found(id: &str) -> Failure {
+    invalid(&format!(
+        "Transaction with Id: \"{id}\" was not found. It may have timed out and therefore rolled back or the routing \
+         header 'neo4j-cluster-affinity' was not provided."
+    ))
+}
+
+/// What the older API says of one.
+pub(super) fn legacy_not_found() -> Failure {
     Failure {
         code: "Neo.ClientError.Transaction.TransactionNotFound",
-        message: format!(
-            "Unrecognized transaction id. Transaction may have timed out and been rolled back: {id}"
-        ),
+        message: "Unrecognized transaction id. Transaction may have timed out and been rolled back."
+            .to_owned(),
     }
 }
 
 fn read_only() -> Failure {
     Failure {
         code: "Neo.ClientError.Statement.AccessMode",
-        message: "Writing in read access mode not allowed.".to_owned(),
+        message: "Writing in read access mode not allowed. Attempted write to neo4j".to_owned(),
     }
 }
 
 fn bad_body() -> Failure {
     Failure {
         code: "Neo.ClientError.Request.InvalidFormat",
-        message: "The body is not a JSON object.".to_owned(),
+        message: "Could not parse the incoming JSON".to_owned(),
     }
 }
 
 pub(super) fn no_such_request() -> Failure {
-    Failure { code: "Neo.ClientError.Request.Invalid", message: "Method Not Allowed".to_owned() }
+    invalid("Method Not Allowed")
+}
+
+fn invalid(message: &str) -> Failure {
+    Failure { code: "Neo.ClientError.Request.Invalid", message: message.to_owned() }
 }
 
 pub(super) fn bookmarks() -> Value {

@@ -38,8 +38,7 @@ pub(super) struct Auth {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     Missing,
-    WrongPassword,
-    WrongToken,
+    Wrong,
     Malformed(StatusCode),
     Locked,
 }
@@ -73,7 +72,7 @@ impl Auth {
                 let known =
                     self.accepts(token) || decoded.is_some_and(|token| self.accepts(token.trim_end()));
                 if !known {
-                    return Err(Refusal::WrongToken);
+                    return Err(Refusal::Wrong);
                 }
             }
         }
@@ -96,7 +95,7 @@ impl Auth {
         let (count, last) = failures.entry(user.to_owned()).or_insert((0, now));
         *count += 1;
         *last = now;
-        Err(Refusal::WrongPassword)
+        Err(Refusal::Wrong)
     }
 
     fn accepts(&self, token: &str) -> bool {
@@ -132,15 +131,15 @@ impl Refusal {
         const UNAUTHORIZED: &str = "Neo.ClientError.Security.Unauthorized";
         let (status, code, message) = match self {
             Self::Missing => (StatusCode::UNAUTHORIZED, UNAUTHORIZED, "No authentication header supplied."),
-            Self::WrongPassword => (StatusCode::UNAUTHORIZED, UNAUTHORIZED, "Invalid username or password."),
-            Self::WrongToken => (StatusCode::UNAUTHORIZED, UNAUTHORIZED, "Invalid credential."),
+            // The documents say "Invalid username or password." of a password.
+            Self::Wrong => (StatusCode::UNAUTHORIZED, UNAUTHORIZED, "Invalid credential."),
             Self::Malformed(status) => {
                 (status, "Neo.ClientError.Request.InvalidFormat", "Invalid authentication header.")
             }
             Self::Locked => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "Neo.ClientError.Security.AuthenticationRateLimit",
-                "The client has provided incorrect authentication details too many times in a row.",
+                "Too many failed authentication requests. Please wait 5 seconds and try again.",
             ),
         };
         let mut answer = super::error(status, code, message);
@@ -181,11 +180,11 @@ mod tests {
         let mut auth = Auth::new();
         auth.users.push(("neo4j".into(), "right".into()));
         for _ in 0..3 {
-            assert_eq!(auth.log_in("neo4j", "wrong"), Err(Refusal::WrongPassword));
+            assert_eq!(auth.log_in("neo4j", "wrong"), Err(Refusal::Wrong));
         }
         assert_eq!(auth.log_in("neo4j", "right"), Err(Refusal::Locked));
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(auth.log_in("neo4j", "right"), Ok(()));
-        assert_eq!(auth.log_in("neo4j", "wrong"), Err(Refusal::WrongPassword));
+        assert_eq!(auth.log_in("neo4j", "wrong"), Err(Refusal::Wrong));
     }
 }

@@ -12,8 +12,8 @@ use super::super::serve::{self, Answer};
 use super::super::tokens::random_text;
 use super::Call;
 use super::answers::{
-    IDLE, bookmarks, in_a_while, legacy_error, legacy_reads, no_such_request, not_found, query_answer,
-    query_error, query_reads, run_legacy, run_query, transaction,
+    IDLE, bookmarks, in_a_while, legacy_error, legacy_not_found, legacy_reads, no_such_request, not_found,
+    query_answer, query_error, query_reads, run_legacy, run_query, transaction,
 };
 use super::auth::Presented;
 
@@ -102,7 +102,7 @@ impl Transactions {
                 run_legacy(call, reads, StatusCode::OK, |answer| answer["lastBookmarks"] = bookmarks())
             }
             [id] | [id, "commit"] if !self.touch(Api::Legacy, id, call, database) => {
-                legacy_error(StatusCode::NOT_FOUND, &not_found(id))
+                legacy_error(StatusCode::NOT_FOUND, &legacy_not_found())
             }
             [id] if post => self.run_legacy_in(id, call, StatusCode::OK, |answer| going_on(answer, id)),
             [id, "commit"] if post => {

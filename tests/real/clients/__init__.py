@@ -1,0 +1,1 @@
+"""Client libraries as they come, told nothing but where to call."""

@@ -1,0 +1,1 @@
+"""sidekey in front of a real Neo4j server."""

@@ -1,0 +1,1 @@
+"""sidekey in front of Ory Hydra, the engine of Neon's authorization server."""
