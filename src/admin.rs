@@ -1,12 +1,15 @@
-//! The admin listener: probes, status, logins, and stopping, for commands, browsers and orchestrators. Not on the
-//! request path.
+//! The admin listener: probes, status, a page for people, logins, and stopping, for commands, browsers and orchestrators.
+//! Not on the request path.
 
 mod access;
 mod connect;
 mod metrics;
 mod orders;
+mod page;
 mod refused;
+pub mod report;
 mod status;
+pub mod words;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -235,9 +238,10 @@ impl Shared {
             (&Method::GET | &Method::HEAD, "/status", Face::Admin { .. }) => {
                 json_answer(StatusCode::OK, &self.instance.status())
             }
+            (&Method::GET | &Method::HEAD, "/", Face::Admin { .. }) => page::page(&self.instance.status()),
             (&Method::POST, "/quitquitquit", Face::Admin { rules, .. }) => self.quit(head, rules),
             (_, "/quitquitquit" | "/reload", Face::Admin { .. }) => wrong_method("POST"),
-            (_, "/status", Face::Admin { .. }) | (_, "/livez" | "/readyz" | "/metrics", _) => {
+            (_, "/" | "/status", Face::Admin { .. }) | (_, "/livez" | "/readyz" | "/metrics", _) => {
                 wrong_method("GET, HEAD")
             }
             _ => error(StatusCode::NOT_FOUND, "no_route", "There is nothing at this path."),

@@ -9,7 +9,9 @@ mod instance;
 mod login;
 mod run;
 mod starter;
+mod status;
 mod supervisor;
+mod terminal;
 mod watch;
 
 use std::fmt;
@@ -93,10 +95,10 @@ enum Command {
     Status {
         #[command(flatten)]
         config: ConfigArg,
-        /// As JSON.
+        /// As JSON, on a line.
         #[arg(long)]
         json: bool,
-        /// Again every second.
+        /// Again every second: in place on a terminal, one after the other elsewhere.
         #[arg(long)]
         watch: bool,
     },
@@ -181,7 +183,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::explain(&args, &environment),
         Command::Login(args) => login::login(&args, &environment),
         Command::Logout(args) => login::logout(&args, &environment),
-        Command::Status { config, json, watch } => instance::status(&config, &environment, json, watch),
+        Command::Status { config, json, watch } => status::status(&config, &environment, json, watch),
         Command::Wait { config, what, timeout } => instance::wait(&config, &environment, what, timeout),
         Command::Stop(config) => instance::stop(&config, &environment),
         Command::Reload(config) => instance::reload(&config, &environment),

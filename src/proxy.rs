@@ -101,7 +101,7 @@ impl Proxy {
         let counter = Counter::new(&shared, share);
         let earlier =
             before.map(|before| (before.shared.rules.routes(), &*before.shared.tls, &*before.upstreams));
-        let upstreams = Upstreams::new(&shared, ticker, share, &counter, earlier);
+        let upstreams = Upstreams::new(shared.rules.routes(), &shared.tls, ticker, share, &counter, earlier);
         let refusals = shared.refusals.sheet(share.number);
         let reporter = Reporter::new(&shared, Rc::clone(ticker), refusals);
         let queue = shared.access_log.clone();
@@ -158,8 +158,6 @@ impl Proxy {
         let Some(listener) = self.shared.listener(entry.slot) else {
             // Its connection has been told to end, and this came at the same moment.
             let error = ProxyError::Overloaded("the listener has been closed");
-            exchange.counts(self.counter.begins());
-            exchange.answers_with(error.status());
             return answer::of(error, Provider::Generic, exchange, self.shared.clock.wall());
         };
         let arrival = Arrival { listener, peer: entry.peer, remote: entry.remote };
@@ -317,8 +315,7 @@ impl Proxy {
         if let Some((claimed, refused)) = claimed.zip(lease.as_ref()) {
             let pool = claimed.pool();
             let can_repeat = step.may_change_token() && outgoing.can_repeat();
-            let judged = self.judge(route, pool, refused, &answer, can_repeat).await;
-            if let Some((newer, mut rejection)) = judged
+            if let Some((newer, mut rejection)) = self.judge(route, pool, refused, &answer, can_repeat).await
                 && let Some(again) = outgoing.again(Some(&newer))
             {
                 drop(answer);

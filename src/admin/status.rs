@@ -69,24 +69,11 @@ pub enum Readiness {
 
 impl Instance {
     /// An instance that starts now.
-    pub fn new(subject: Subject, clock: Clock, refusals: Arc<Refusals>) -> Self {
+    pub fn new(subject: Subject, clock: Clock, refusals: Arc<Refusals>, metrics: Arc<Metrics>) -> Self {
         let (started, started_at) = (clock.now(), clock.wall());
         let subject = ArcSwap::from_pointee(subject);
-        Self {
-            subject,
-            clock,
-            started,
-            started_at,
-            stopping: AtomicBool::new(false),
-            refusals,
-            metrics: Arc::default(),
-            reloads: Reloads::default(),
-        }
-    }
-
-    /// Tells what is counted there.
-    pub fn counting(self, metrics: Arc<Metrics>) -> Self {
-        Self { metrics, ..self }
+        let (stopping, reloads) = (AtomicBool::new(false), Reloads::default());
+        Self { subject, clock, started, started_at, stopping, refusals, metrics, reloads }
     }
 
     /// Another configuration is in force.
@@ -130,11 +117,6 @@ impl Instance {
             credentials: &subject.credentials.tallies(),
             routes: &self.metrics.routes(),
             refusals: &self.refusals.sums().collect::<Vec<_>>(),
-            reloads: [
-                ("taken_up", self.reloads.taken_up.load(Ordering::Relaxed)),
-                ("refused", self.reloads.refused.load(Ordering::Relaxed)),
-            ],
-            is_current: !self.reloads.last_was_refused.load(Ordering::Relaxed),
         })
     }
 

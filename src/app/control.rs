@@ -53,8 +53,8 @@ impl Control {
         clock: &Clock,
     ) -> Result<Self, StartError> {
         let subject = subject(app, config);
-        let instance = Instance::new(subject, clock.clone(), Arc::clone(app.refusals()));
-        let instance = Arc::new(instance.counting(Arc::clone(app.metrics())));
+        let (refusals, metrics) = (Arc::clone(app.refusals()), Arc::clone(app.metrics()));
+        let instance = Arc::new(Instance::new(subject, clock.clone(), refusals, metrics));
         let mut control = Self {
             admin: None,
             probes: None,

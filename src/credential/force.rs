@@ -87,12 +87,12 @@ impl Credentials {
         self.0.iter().flat_map(|one| one.pool.records()).collect()
     }
 
-    /// Each credential in numbers, in the order of the configuration.
+    /// Every credential in numbers, in the order of the configuration.
     pub fn tallies(&self) -> Vec<Tally> {
         self.0.iter().map(|one| one.pool.tally()).collect()
     }
 
-    /// From here on they are counted there, by their names.
+    /// From here on each is counted there, by its name.
     pub fn are_counted_in(&self, metrics: &Metrics) {
         self.0.iter().for_each(|one| one.pool.is_counted_in(metrics));
     }

@@ -1,13 +1,9 @@
 //! The life of one account's token as a state machine: no clock, no lock, no task; every decision is a return value.
 
-mod state;
-
 use std::time::{Duration, SystemTime};
 
 use super::schedule;
 use crate::clock::Moment;
-
-pub use self::state::State;
 
 /// What the pool knows of one account, and every decision about it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -125,6 +121,53 @@ pub struct Span {
     pub lifetime: Option<Duration>,
     /// When to look again although it does not expire; of static secrets that a command prints.
     pub look_again: Option<Duration>,
+}
+
+/// An account's state, in one word of the vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// No token yet; a fetch runs or is about to.
+    Fetching,
+    /// A valid token.
+    Ready,
+    /// A valid token, and a fetch for its successor.
+    Refreshing,
+    /// Nobody uses it, so no token is kept for it.
+    Idle,
+    /// The last fetch failed; a valid token may be left.
+    Failing,
+    /// The last fetch failed for good, and no token is left.
+    Dead,
+    /// Nothing but a login helps, and no token is left.
+    #[serde(rename = "login_required")]
+    LoginRequired,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Fetching,
+        Self::Ready,
+        Self::Refreshing,
+        Self::Idle,
+        Self::Failing,
+        Self::Dead,
+        Self::LoginRequired,
+    ];
+
+    /// In the word by which data names it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Fetching => "fetching",
+            Self::Ready => "ready",
+            Self::Refreshing => "refreshing",
+            Self::Idle => "idle",
+            Self::Failing => "failing",
+            Self::Dead => "dead",
+            Self::LoginRequired => "login_required",
+        }
+    }
 }
 
 impl Machine {

@@ -159,12 +159,12 @@ impl TokenPool {
         current.as_ref().is_some_and(|token| token.expires.is_none_or(|at| now < at))
     }
 
-    /// From here on its credential is counted there, by its name.
+    /// From here on it is counted there, by its credential's name.
     pub fn is_counted_in(&self, metrics: &Metrics) {
         self.credential.counts.store(metrics.of_credential(&self.credential.name));
     }
 
-    /// What is counted of its credential.
+    /// What is counted of it.
     pub fn counts(&self) -> Arc<CredentialCounts> {
         self.credential.counts.load_full()
     }

@@ -23,7 +23,7 @@ pub struct Tally {
 }
 
 impl TokenPool {
-    /// Its credential in numbers.
+    /// It, as it stands.
     pub fn tally(&self) -> Tally {
         let mut tally = Tally {
             credential: Arc::clone(&self.credential.name),
@@ -34,7 +34,8 @@ impl TokenPool {
         };
         let now = self.clock.now();
         for (_, account) in self.accounts.iter() {
-            tally.states[self.state_of(account) as usize] += 1;
+            let state = self.state_of(account);
+            tally.states[state as usize] += 1;
             let machine = account.machine();
             let Some(held) = machine.held().filter(|held| held.expires.is_none_or(|at| now < at)) else {
                 continue;

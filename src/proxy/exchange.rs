@@ -267,27 +267,6 @@ impl Exchange {
         self.tunnel.take()
     }
 
-    /// From here on it counts.
-    pub(crate) fn counts(&self, count: Count) {
-        self.count.replace(Some(count));
-    }
-
-    /// Its request is this caller's and takes this route, as far as that is known.
-    pub(crate) fn is_of(&self, caller: Option<CallerId>, route: Option<usize>) {
-        if let Some(count) = self.count.borrow_mut().as_mut() {
-            count.is_of(route);
-        }
-        self.note(|recording| (recording.caller, recording.route) = (caller, route));
-    }
-
-    /// The caller is answered with this status.
-    pub(crate) fn answers_with(&self, status: StatusCode) {
-        if let Some(count) = self.count.borrow_mut().as_mut() {
-            count.answered(status);
-        }
-        self.note(|recording| recording.answered(status));
-    }
-
     /// By what others know the request that begins.
     pub(crate) fn is_marked(&self, marks: Marks) {
         self.marks.replace(marks);
@@ -310,6 +289,27 @@ impl Exchange {
     /// The trace that the request belongs to.
     pub(crate) fn trace(&self) -> Option<TraceId> {
         self.marks.borrow().trace()
+    }
+
+    /// From here on it counts.
+    pub(crate) fn counts(&self, count: Count) {
+        self.count.replace(Some(count));
+    }
+
+    /// Its request is this caller's and takes this route, as far as that is known.
+    pub(crate) fn is_of(&self, caller: Option<CallerId>, route: Option<usize>) {
+        if let Some(count) = self.count.borrow_mut().as_mut() {
+            count.is_of(route);
+        }
+        self.note(|recording| (recording.caller, recording.route) = (caller, route));
+    }
+
+    /// The caller is answered with this status.
+    pub(crate) fn answers_with(&self, status: StatusCode) {
+        if let Some(count) = self.count.borrow_mut().as_mut() {
+            count.answered(status);
+        }
+        self.note(|recording| recording.answered(status));
     }
 
     /// From here on it is recorded.

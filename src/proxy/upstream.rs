@@ -155,10 +155,11 @@ enum Way {
 }
 
 impl Upstreams {
-    /// Connections for the routes of a configuration. Those of `before`, of an earlier configuration, go on where
+    /// Connections for these routes, whose TLS is `tls`. Those of `before`, of an earlier configuration, go on where
     /// nothing changed that has to do with them.
     pub(crate) fn new(
-        shared: &super::Shared,
+        routes: &[Route],
+        tls: &[Option<Arc<UpstreamTls>>],
         ticker: &Rc<Ticker>,
         share: Share,
         counter: &Counter,
@@ -177,8 +178,7 @@ impl Upstreams {
             let index = routes.iter().zip(earlier_tls).position(goes_on)?;
             Some(Rc::clone(&upstreams.pools[index]))
         };
-        let routes = shared.rules.routes().iter().zip(&shared.tls).enumerate();
-        let pools = routes.map(|(index, (route, tls))| {
+        let pools = routes.iter().zip(tls).enumerate().map(|(index, (route, tls))| {
             let new = || Rc::new(Pool::new(route, share, Arc::clone(counter.sheet(index))));
             same(route, tls.as_ref()).unwrap_or_else(new)
         });

@@ -130,7 +130,7 @@ async fn an_instance_that_stops_is_not_ready_whatever_its_tokens() {
         let vault = sidekey::credential::Vault::in_memory(&clock);
         let (credentials, description) = (Credentials::default(), serde_json::Value::Null);
         let subject = sidekey::admin::Subject { credentials, vault, description };
-        sidekey::admin::Instance::new(subject, clock, std::sync::Arc::default())
+        sidekey::admin::Instance::new(subject, clock, std::sync::Arc::default(), std::sync::Arc::default())
     };
     assert_eq!(instance.readiness(), Readiness::Ready);
     instance.stops();

@@ -46,6 +46,7 @@ mod monitoring;
 mod oauth;
 mod oauth_discovery;
 mod pacing;
+mod page;
 mod read_only;
 mod readme;
 mod record;

@@ -5,9 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::metrics::Counting;
 use crate::metrics::page::Page;
-use crate::metrics::tokens::of_aura;
+use crate::metrics::{Counting, of_aura};
 use crate::support::running::aura;
 use serde_json::Value;
 

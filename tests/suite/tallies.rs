@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::sources::{Act, Script, failing, pool_of, pool_with, spec, token};
+use crate::sources::{Act, Script, failing, pool_with, token};
 use sidekey::clock::Clock;
 use sidekey::credential::machine::State;
 use sidekey::credential::tally::Tally;
@@ -76,15 +76,14 @@ async fn what_a_credential_has_counted_outlives_its_pool_under_its_name() {
     let (first, kept) = pool_with(&[&script()], Clock::of_runtime(), |_| {});
     first.is_counted_in(&metrics);
     tokio::time::sleep(Duration::from_millis(1)).await;
-    let mut of_another_name = spec(&[&script()]);
-    of_another_name.name = "other".into();
-    let (other, _other) = pool_of(of_another_name, Clock::of_runtime());
-    let (second, _second) = pool_of(spec(&[&script()]), Clock::of_runtime());
-    other.is_counted_in(&metrics);
+    let (second, _kept) = pool_with(&[&script()], Clock::of_runtime(), |_| {});
     second.is_counted_in(&metrics);
+    let (other, _other_kept) =
+        pool_with(&[&script()], Clock::of_runtime(), |spec| spec.name = "other".into());
+    other.is_counted_in(&metrics);
     drop((first, kept));
     tokio::time::sleep(Duration::from_millis(1)).await;
     let fetches = [&other, &second].map(|pool| pool.tally().counts.fetches(FetchOutcome::Ok));
     assert_eq!(fetches, [1, 2]);
-    assert!(Arc::ptr_eq(&other.counts(), &metrics.of_credential(&"other".into())));
+    assert!(Arc::ptr_eq(&other.tally().counts, &metrics.of_credential(&"other".into())));
 }
