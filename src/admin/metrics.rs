@@ -20,6 +20,10 @@ pub(super) struct Scrape<'a> {
     pub(super) credentials: &'a [Tally],
     pub(super) routes: &'a [(Arc<str>, Sums)],
     pub(super) refusals: &'a [(&'static str, u64)],
+    /// Configurations, by what became of them when it was to take them up.
+    pub(super) reloads: [(&'static str, u64); 2],
+    /// Is the configuration in force the one that was asked for last?
+    pub(super) is_current: bool,
 }
 
 /// The page. Whatever callers and upstreams send, its labels are names of the configuration and words of this source,
@@ -59,6 +63,21 @@ fn instance(page: &mut Page, scrape: &Scrape<'_>) {
         Kind::Gauge,
         "Logins that are in memory alone, because the store did not take them: they are lost if it ends.",
         scrape.store.unsaved,
+    );
+    let name = "sidekey_config_reloads_total";
+    page.family(
+        name,
+        Kind::Counter,
+        "Reloads: configurations that were taken up, the first aside, or refused.",
+    );
+    for (outcome, count) in scrape.reloads {
+        page.sample(name, &[("outcome", outcome)], count);
+    }
+    page.single(
+        "sidekey_config_last_reload_successful",
+        Kind::Gauge,
+        "Is the configuration in force the one that was asked for last: 1 or 0.",
+        u8::from(scrape.is_current),
     );
     let name = "sidekey_guard_refusals_total";
     page.family(name, Kind::Counter, "Requests refused by sidekey itself, by its Sidekey-Error.");

@@ -117,6 +117,11 @@ impl Instance {
             credentials: &subject.credentials.tallies(),
             routes: &self.metrics.routes(),
             refusals: &self.refusals.sums().collect::<Vec<_>>(),
+            reloads: [
+                ("taken_up", self.reloads.taken_up.load(Ordering::Relaxed)),
+                ("refused", self.reloads.refused.load(Ordering::Relaxed)),
+            ],
+            is_current: !self.reloads.last_was_refused.load(Ordering::Relaxed),
         })
     }
 

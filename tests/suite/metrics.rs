@@ -26,10 +26,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 const NO_ROUTE: &str = "(none)";
+const ADMIN_TOKEN: &str = "the-admin-token-of-the-metrics-tests";
 
 /// A real sidekey with its metrics.
 pub(crate) struct Counting {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+    /// The server's keys.
+    server: String,
     pub(crate) addr: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) health: SocketAddr,
@@ -41,10 +44,11 @@ impl Counting {
     pub(crate) async fn start(server: &str, rest: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (admin, health) = (free(), free());
-        let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nadmin = \"{admin}\"\nhealth = \"{health}\"\n{server}\n{rest}\n"
+        let server = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\nadmin = \"{admin}\"\nhealth = \"{health}\"\n\
+             admin_token = {{ value = \"{ADMIN_TOKEN}\" }}\n{server}\n"
         );
-        let file = private_file(folder.path().join("sidekey.toml"), &text);
+        let file = private_file(folder.path().join("sidekey.toml"), &format!("{server}{rest}\n"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_sidekey"));
         command.args(["run", "-c"]).arg(file);
         command.env_clear().env("XDG_RUNTIME_DIR", folder.path()).kill_on_drop(true);
@@ -61,7 +65,14 @@ impl Counting {
             }
         }
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { _folder: folder, addr: addr.expect("a listener"), admin, health, _child: child }
+        Self { folder, server, addr: addr.expect("a listener"), admin, health, _child: child }
+    }
+
+    /// Has it take up a configuration with the rest as it is here.
+    async fn reload(&self, rest: &str) -> u16 {
+        private_file(self.folder.path().join("sidekey.toml"), &format!("{}{rest}\n", self.server));
+        let token = [("sidekey-token", ADMIN_TOKEN)];
+        send(self.admin, Method::POST, "/reload", &token, "").await.status
     }
 
     pub(crate) async fn page(&self) -> Page {
@@ -142,6 +153,7 @@ async fn both_listeners_serve_the_page_and_it_is_what_a_scraper_reads() {
             ("sidekey_token_rejections_total", "counter"),
             ("sidekey_store_writable", "gauge"),
             ("sidekey_guard_refusals_total", "counter"),
+            ("sidekey_config_reloads_total", "counter"),
             ("sidekey_build_info", "gauge"),
         ] {
             assert_eq!(page.kinds.get(name).map(String::as_str), Some(kind), "{name}");
@@ -459,6 +471,50 @@ async fn a_token_that_is_refused_whatever_it_is_counts_once_for_each_request() {
     assert!(outcome("refused_again") >= 1.0 && outcome("passed_on") >= 1.0, "{page:?}");
     assert_eq!((outcome("replayed"), outcome("failed")), (0.0, 0.0));
     assert_eq!(page.requests("aura", "401"), 4.0);
+}
+
+#[tokio::test]
+async fn what_a_route_has_counted_stays_with_its_name_whatever_configuration_comes() {
+    let (upstream, go) = answering().await;
+    let (a, b) = (open("a", "/a", upstream.addr), open("b", "/b", upstream.addr));
+    let counting = Counting::start("workers = 2", &format!("{a}{b}")).await;
+    for path in ["/a/200", "/a/200", "/b/200", "/elsewhere"] {
+        get(counting.addr, path, &[]).await;
+    }
+    let mut running = begin(counting.addr, "/b/wait").await;
+    counting.once("it is with the upstream", |page| page.connections("b").0 == 1.0).await;
+    // Another route comes first, and the one that stays has changed.
+    let changed = a.replace("[route.a]", "[route.a]\nreplay_body = \"1KiB\"");
+    let first = open("first", "/first", upstream.addr);
+    assert_eq!(counting.reload(&format!("{first}{changed}")).await, 200);
+    let is_taken_up = |page: &Page, outcome, count| {
+        page.value("sidekey_config_reloads_total", &[("outcome", outcome)]) == count
+    };
+    counting.once("the reload", |page| is_taken_up(page, "taken_up", 1.0)).await;
+    for path in ["/a/200", "/a/404", "/first/200", "/elsewhere"] {
+        get(counting.addr, path, &[]).await;
+    }
+    let page = counting.once("them all", |page| page.timed("a") == 4.0 && page.timed(NO_ROUTE) == 2.0).await;
+    assert_eq!((page.requests("a", "200"), page.requests("a", "404")), (3.0, 1.0));
+    assert_eq!(page.timed("first"), 1.0);
+    assert_eq!((page.timed("b"), page.connections("b").0), (1.0, 1.0), "a request of it still runs");
+    go.send(true).unwrap();
+    assert_eq!(read_reply(&mut running).await.status, 200);
+    let gone = [("route", "b")];
+    drop(running);
+    let of_b = |page: &Page| page.find("sidekey_request_duration_seconds_count", &gone);
+    counting.once("the end of the route", |page| of_b(page).is_none()).await;
+
+    counting.reload("[route.a]\nnonsense = 1").await;
+    let page = counting.once("the refusal", |page| is_taken_up(page, "refused", 1.0)).await;
+    assert_eq!(page.value("sidekey_config_last_reload_successful", &[]), 0.0);
+    assert_eq!(page.timed("a"), 4.0);
+    assert_eq!(get(counting.addr, "/a/200", &[]).await.status, 200);
+    let again = open("b", "/b", upstream.addr);
+    counting.reload(&format!("{changed}{again}")).await;
+    let page = counting.once("the next", |page| is_taken_up(page, "taken_up", 2.0)).await;
+    assert_eq!(page.value("sidekey_config_last_reload_successful", &[]), 1.0);
+    assert_eq!((page.timed("a"), page.timed("b")), (5.0, 0.0));
 }
 
 #[tokio::test]
