@@ -158,6 +158,8 @@ impl Proxy {
         let Some(listener) = self.shared.listener(entry.slot) else {
             // Its connection has been told to end, and this came at the same moment.
             let error = ProxyError::Overloaded("the listener has been closed");
+            exchange.counts(self.counter.begins());
+            exchange.answers_with(error.status());
             return answer::of(error, Provider::Generic, exchange, self.shared.clock.wall());
         };
         let arrival = Arrival { listener, peer: entry.peer, remote: entry.remote };
