@@ -419,6 +419,50 @@ async fn what_a_route_has_counted_stays_with_its_name_whatever_configuration_com
 }
 
 #[tokio::test]
+async fn what_a_route_has_counted_stays_with_its_name_whatever_configuration_comes() {
+    let (upstream, go) = answering().await;
+    let (a, b) = (open("a", "/a", upstream.addr), open("b", "/b", upstream.addr));
+    let counting = Counting::start("workers = 2", &format!("{a}{b}")).await;
+    for path in ["/a/200", "/a/200", "/b/200", "/elsewhere"] {
+        get(counting.addr, path, &[]).await;
+    }
+    let mut running = begin(counting.addr, "/b/wait").await;
+    counting.once("it is with the upstream", |page| page.connections("b").0 == 1.0).await;
+    // Another route comes first, and the one that stays has changed.
+    let changed = a.replace("[route.a]", "[route.a]\nreplay_body = \"1KiB\"");
+    let first = open("first", "/first", upstream.addr);
+    assert_eq!(counting.reload(&format!("{first}{changed}")).await, 200);
+    let is_taken_up = |page: &Page, outcome, count| {
+        page.value("sidekey_config_reloads_total", &[("outcome", outcome)]) == count
+    };
+    counting.once("the reload", |page| is_taken_up(page, "taken_up", 1.0)).await;
+    for path in ["/a/200", "/a/404", "/first/200", "/elsewhere"] {
+        get(counting.addr, path, &[]).await;
+    }
+    let page = counting.once("them all", |page| page.timed("a") == 4.0 && page.timed(NO_ROUTE) == 2.0).await;
+    assert_eq!((page.requests("a", "200"), page.requests("a", "404")), (3.0, 1.0));
+    assert_eq!(page.timed("first"), 1.0);
+    assert_eq!((page.timed("b"), page.connections("b").0), (1.0, 1.0), "a request of it still runs");
+    go.send(true).unwrap();
+    assert_eq!(read_reply(&mut running).await.status, 200);
+    let gone = [("route", "b")];
+    drop(running);
+    let of_b = |page: &Page| page.find("sidekey_request_duration_seconds_count", &gone);
+    counting.once("the end of the route", |page| of_b(page).is_none()).await;
+
+    counting.reload("[route.a]\nnonsense = 1").await;
+    let page = counting.once("the refusal", |page| is_taken_up(page, "refused", 1.0)).await;
+    assert_eq!(page.value("sidekey_config_last_reload_successful", &[]), 0.0);
+    assert_eq!(page.timed("a"), 4.0);
+    assert_eq!(get(counting.addr, "/a/200", &[]).await.status, 200);
+    let again = open("b", "/b", upstream.addr);
+    counting.reload(&format!("{changed}{again}")).await;
+    let page = counting.once("the next", |page| is_taken_up(page, "taken_up", 2.0)).await;
+    assert_eq!(page.value("sidekey_config_last_reload_successful", &[]), 1.0);
+    assert_eq!((page.timed("a"), page.timed("b")), (5.0, 0.0));
+}
+
+#[tokio::test]
 async fn pages_are_answered_while_every_worker_is_busy_and_its_callers_do_not_read() {
     let (upstream, _go) = answering().await;
     let counting = Counting::start("workers = 2\nmax_requests = 4", &open("up", "/", upstream.addr)).await;
