@@ -6,7 +6,7 @@ from support import Sidekey
 from .server import OTHER, PASSWORD, USER, Connection
 
 # Each with a listener of its own, in the order of their names.
-ROUTES = ["basic64", "bearer", "graph", "none", "reader", "tls", "tls-http1", "tls-stranger", "wrong"]
+ROUTES = ["basic64", "bearer", "graph", "h2c", "none", "reader", "tls", "tls-http1", "tls-stranger", "wrong"]
 QUERY, BEGIN, OLD = "/db/neo4j/query/v2", "/db/neo4j/query/v2/tx", "/db/neo4j/tx"
 ERRORS = "Neo.ClientError."
 
@@ -23,6 +23,7 @@ def configuration(server, secrets):
         "basic64": (server.url, 'credential = { type = "bearer", token = { value = "abc" }, encoding = "base64" }'),
         "bearer": (server.url, 'credential = { type = "bearer", token = { value = "abc" } }'),
         "graph": (server.url, f'path = "/graph"\nhost = "graph.localhost"\n{basic}'),
+        "h2c": (server.url, f'http = "2"\n{basic}'),
         "none": (server.url, "credential = false"),
         "reader": (server.url, f"read_only = true\n{basic}"),
         "tls": (server.tls_url, f"{ca}\n{basic}"),
