@@ -16,6 +16,13 @@ def node_script(tools, script, count, *arguments):
     check(f"{script}: every check had its turn", (ran.returncode, told) == (0, count), ran.stdout[-3000:])
 
 
+def wrapper_script(tools, url):
+    """The one that needs a bundler, as its users have one."""
+    words = ["--bundle", "--platform=node", "--log-level=error", "--outfile=query_api_wrapper.cjs", "query_api_wrapper.mjs"]
+    command(tools.clients / "node_modules" / ".bin" / "esbuild", *words, cwd=tools.clients, check=True)
+    node_script(tools, "query_api_wrapper.cjs", 5, url)
+
+
 def suite_neon_clients(directory, tools):
     """Neon's API client, and the HTTP queries of its serverless driver."""
     with Standins() as standins:

@@ -4,7 +4,7 @@ import pathlib
 import subprocess
 
 from support import ROOT, check, command
-from clients.suite import node_script
+from clients.suite import wrapper_script
 from traffic.lab import Certificates
 from . import apis, callers, logins, read_only, restart, secure, streams
 from .room import Front
@@ -33,7 +33,7 @@ def clients(front, tools):
     ran = command(tools.python, script, front.at("graph"), "someone", "else", "any", stdout=subprocess.PIPE,
                   stderr=subprocess.STDOUT)
     check("the official Neo4j driver runs queries and transactions on a real server", ran.returncode == 0, ran.stdout[-3000:])
-    node_script(tools, "query_api_wrapper.mjs", 5, front.at("graph"))
+    wrapper_script(tools, front.at("graph"))
 
 
 SUITES = {"neo4j": suite_neo4j}
