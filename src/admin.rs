@@ -1,15 +1,21 @@
-//! The admin listener: probes, status, logins, and stopping, for commands, browsers and orchestrators. Not on the
-//! request path.
+//! The admin listener: probes, status, a page for people, logins, and stopping, for commands, browsers and orchestrators.
+//! Not on the request path.
 
 mod access;
 mod connect;
+mod metrics;
+mod orders;
+mod page;
 mod refused;
+pub mod report;
 mod status;
+pub mod words;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -21,7 +27,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, warn};
 
@@ -29,9 +35,11 @@ use self::connect::Connect;
 use crate::guard::{Guard, Refused};
 use crate::login::Desk;
 use crate::secret::Secret;
+use crate::telemetry::metrics::exposition;
 
 pub use self::access::{AccessError, TokenFile, read_token, runtime_folder};
-pub use self::status::{Instance, Readiness};
+pub use self::orders::{Orders, Wish};
+pub use self::status::{Instance, Readiness, Subject};
 
 /// The header that shows the admin token.
 pub const ADMIN_TOKEN_HEADER: HeaderName = HeaderName::from_static("sidekey-token");
@@ -64,10 +72,18 @@ impl AdminRules {
     }
 }
 
+impl Face {
+    fn admin(rules: AdminRules, desk: Option<Arc<Desk>>) -> Self {
+        let guard = Guard::new(rules.hosts.iter().map(String::as_str));
+        Self::Admin { guard, rules, desk }
+    }
+}
+
 /// A running listener for administration or for probes alone; dropped, it stops.
 #[derive(Debug)]
 pub struct Admin {
     address: SocketAddr,
+    shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
 
@@ -76,21 +92,22 @@ pub struct Admin {
 enum Face {
     /// Everything, to those whom the guard lets in.
     Admin { guard: Guard, rules: AdminRules, desk: Option<Arc<Desk>> },
-    /// Probes alone, to anyone, by whatever name: kubelet comes from outside the pod.
+    /// Probes and metrics alone, to anyone, by whatever name: kubelet and Prometheus come from outside the pod.
     Probes,
 }
 
+#[derive(Debug)]
 struct Shared {
-    face: Face,
+    face: ArcSwap<Face>,
     instance: Arc<Instance>,
-    stop: Arc<Notify>,
+    orders: Arc<Orders>,
     port: u16,
     refused: Arc<refused::Refused>,
 }
 
 impl Admin {
-    /// Serves administration on a listener on loopback. A permitted stop is told to `stop`; `desk` is where people log
-    /// in.
+    /// Serves administration on a listener on loopback. What it is asked to do goes to `orders`; `desk` is where
+    /// people log in.
     ///
     /// # Errors
     /// When the listener is no longer one.
@@ -99,13 +116,17 @@ impl Admin {
         rules: AdminRules,
         instance: Arc<Instance>,
         desk: Option<Arc<Desk>>,
-        stop: Arc<Notify>,
+        orders: Arc<Orders>,
     ) -> std::io::Result<Self> {
-        let guard = Guard::new(rules.hosts.iter().map(String::as_str));
-        Self::serve(listener, Face::Admin { guard, rules, desk }, instance, stop)
+        Self::serve(listener, Face::admin(rules, desk), instance, orders)
     }
 
-    /// Serves `/livez` and `/readyz` and nothing else, whatever the Host.
+    /// From here on, these rules hold on it.
+    pub fn goes_by(&self, rules: AdminRules, desk: Option<Arc<Desk>>) {
+        self.shared.face.store(Arc::new(Face::admin(rules, desk)));
+    }
+
+    /// Serves `/livez`, `/readyz` and `/metrics` and nothing else, whatever the Host.
     ///
     /// # Errors
     /// When the listener is no longer one.
@@ -122,12 +143,14 @@ impl Admin {
         listener: TcpListener,
         face: Face,
         instance: Arc<Instance>,
-        stop: Arc<Notify>,
+        orders: Arc<Orders>,
     ) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let refused = refused::Refused::new(instance.sheet());
-        let shared = Shared { face, instance, stop, port: address.port(), refused };
-        Ok(Self { address, task: tokio::spawn(accept(listener, Arc::new(shared))) })
+        let face = ArcSwap::from_pointee(face);
+        let shared = Arc::new(Shared { face, instance, orders, port: address.port(), refused });
+        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { address, shared, task })
     }
 }
 
@@ -182,7 +205,8 @@ impl Shared {
     }
 
     async fn answer_to(&self, head: &Parts, body: Incoming) -> Response<Full<Bytes>> {
-        if let Face::Admin { guard, rules, desk: Some(desk) } = &self.face {
+        let face = self.face.load_full();
+        if let Face::Admin { guard, rules, desk: Some(desk) } = &*face {
             let connect = Connect { desk, guard, rules, port: self.port };
             // On the heap: most connections never log in.
             let answer = Box::pin(connect.answer(head, body, OWN.contains(&head.uri.path())));
@@ -190,36 +214,48 @@ impl Shared {
                 return answer;
             }
         }
-        self.answer_at_once(head)
+        if let Face::Admin { guard, rules, .. } = &*face
+            && (&head.method, head.uri.path()) == (&Method::POST, "/reload")
+            && guard.admit(head, true).is_ok()
+        {
+            return self.reload(head, rules).await;
+        }
+        self.answer_at_once(head, &face)
     }
 
-    fn answer_at_once(&self, head: &Parts) -> Response<Full<Bytes>> {
-        if let Face::Admin { guard, .. } = &self.face
+    fn answer_at_once(&self, head: &Parts, face: &Face) -> Response<Full<Bytes>> {
+        if let Face::Admin { guard, .. } = face
             && let Err(refused) = guard.admit(head, true)
         {
             return refusal(&refused);
         }
-        match (&head.method, head.uri.path(), &self.face) {
+        match (&head.method, head.uri.path(), face) {
             (&Method::GET | &Method::HEAD, "/livez", _) => text(StatusCode::OK, "alive\n"),
-            (&Method::GET | &Method::HEAD, "/readyz", _) => self.readiness(),
+            (&Method::GET | &Method::HEAD, "/readyz", _) => self.readiness(face),
+            (&Method::GET | &Method::HEAD, "/metrics", _) => {
+                plain(StatusCode::OK, exposition::CONTENT_TYPE, self.instance.metrics())
+            }
             (&Method::GET | &Method::HEAD, "/status", Face::Admin { .. }) => {
                 json_answer(StatusCode::OK, &self.instance.status())
             }
+            (&Method::GET | &Method::HEAD, "/", Face::Admin { .. }) => page::page(&self.instance.status()),
             (&Method::POST, "/quitquitquit", Face::Admin { rules, .. }) => self.quit(head, rules),
-            (_, "/quitquitquit", Face::Admin { .. }) => wrong_method("POST"),
-            (_, "/status", Face::Admin { .. }) | (_, "/livez" | "/readyz", _) => wrong_method("GET, HEAD"),
+            (_, "/quitquitquit" | "/reload", Face::Admin { .. }) => wrong_method("POST"),
+            (_, "/" | "/status", Face::Admin { .. }) | (_, "/livez" | "/readyz" | "/metrics", _) => {
+                wrong_method("GET, HEAD")
+            }
             _ => error(StatusCode::NOT_FOUND, "no_route", "There is nothing at this path."),
         }
     }
 
-    fn readiness(&self) -> Response<Full<Bytes>> {
+    fn readiness(&self, face: &Face) -> Response<Full<Bytes>> {
         let readiness = self.instance.readiness();
         let status = match readiness {
             Readiness::Ready | Readiness::Degraded(_) => StatusCode::OK,
             Readiness::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         // Probes come from anywhere; why a credential fails is for those who run it.
-        let answer = match self.face {
+        let answer = match face {
             Face::Admin { .. } => readiness.to_string(),
             Face::Probes => format!("{}\n", readiness.word()),
         };
@@ -230,8 +266,22 @@ impl Shared {
         if !rules.open_quit && !rules.is_shown_by(head) {
             return error(StatusCode::UNAUTHORIZED, "caller_unknown", TOKEN_HINT);
         }
-        self.stop.notify_one();
+        self.orders.ask(Wish::Stop);
         text(StatusCode::ACCEPTED, "stopping\n")
+    }
+
+    async fn reload(&self, head: &Parts, rules: &AdminRules) -> Response<Full<Bytes>> {
+        if !rules.is_shown_by(head) {
+            return error(StatusCode::UNAUTHORIZED, "caller_unknown", TOKEN_HINT);
+        }
+        let (told, ended) = oneshot::channel();
+        self.orders.ask(Wish::Reload(told));
+        match ended.await {
+            Ok(Ok(())) => text(StatusCode::OK, "reloaded\n"),
+            Ok(Err(reason)) => error(StatusCode::UNPROCESSABLE_ENTITY, "bad_request", &reason),
+            // It stops, and reloads nothing any more.
+            Err(_) => error(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The instance is stopping."),
+        }
     }
 }
 

@@ -1,7 +1,9 @@
-//! The whole: a validated configuration becomes a running sidekey, and stops in order.
+//! The whole: a validated configuration becomes a running sidekey, gives way to the next one, and stops in order.
 
 mod control;
 pub mod description;
+mod generation;
+mod reload;
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
@@ -9,23 +11,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
+use self::generation::{Generation, Prepared, Standing};
 use crate::clock::Clock;
 use crate::config::{Config, Server as ServerConfig};
-use crate::credential::{Claim, TokenPool, Vault, pool_of};
-use crate::guard::callers::Callers;
+use crate::credential::{Credentials, Vault};
 use crate::proxy::exchange::CallerLimits;
-use crate::proxy::{Paces, Rules, Shared, UpstreamTls};
 use crate::secret::SecretError;
 use crate::secret::reader::SecretReader;
-use crate::server::{self, BindError, Bound, Server, ServerSettings};
+use crate::server::handed::HandedSockets;
+use crate::server::{BindError, Bound, Server, ServerSettings};
 use crate::store::{self, StoreError};
 use crate::telemetry::access_log::{self, AccessLog, Queue};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
-use crate::tls::{CertificateWatch, ListenerTls, TlsError, TlsFactory};
+use crate::tls::{TlsError, TlsFactory};
 
-pub use self::control::Control;
+pub use self::control::{Control, Steering};
+pub use self::generation::{listener_tls, upstream_tls};
+pub use self::reload::{Fixed, ReloadError, reload};
 
 /// How long the last lines of the access log may take to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -53,17 +58,13 @@ pub enum StartError {
 /// A running sidekey.
 #[derive(Debug)]
 pub struct App {
-    addresses: Vec<Address>,
-    pool: Arc<TokenPool>,
-    vault: Arc<Vault>,
+    now: Generation,
     server: Server,
-    keeper: JoinHandle<()>,
-    tending: JoinHandle<()>,
-    certificates: JoinHandle<()>,
-    callers: JoinHandle<()>,
-    refusals: Arc<Refusals>,
-    access_log: Option<AccessLog>,
-    drain_delay: Duration,
+    /// What stays whatever is reloaded.
+    standing: Standing,
+    access_log: Option<(Queue, AccessLog)>,
+    /// Earlier configurations that are still in use.
+    retiring: JoinSet<()>,
 }
 
 /// Where a listener is reached.
@@ -78,7 +79,7 @@ pub struct Address {
 }
 
 impl App {
-    /// Binds, starts the data plane on threads of its own and the token pool on the current runtime. Tokens are
+    /// Binds, starts the data plane on threads of its own and the token pools on the current runtime. Tokens are
     /// fetched from here on; nothing waits for them.
     ///
     /// # Errors
@@ -97,71 +98,104 @@ impl App {
         clock: &Clock,
         vault: Arc<Vault>,
     ) -> Result<Self, StartError> {
-        let tls = TlsFactory::default();
-        let (pool, keeper) = pool_of(config, &tls, clock, &vault)?;
-        let mut certificates = CertificateWatch::default();
-        let reader = SecretReader::new(config.secret_variables.clone());
-        let (callers, tokens) = Callers::load(config, &reader, clock)?;
+        Self::starts(bound, HandedSockets::default(), config, clock, vault)
+    }
+
+    /// The same, also on sockets that were handed over.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub fn start_with(
+        handed: HandedSockets,
+        config: &Config,
+        clock: &Clock,
+        vault: Arc<Vault>,
+    ) -> Result<Self, StartError> {
+        Self::starts(None, handed, config, clock, vault)
+    }
+
+    fn starts(
+        bound: Option<Vec<Bound>>,
+        handed: HandedSockets,
+        config: &Config,
+        clock: &Clock,
+        vault: Arc<Vault>,
+    ) -> Result<Self, StartError> {
         // One sheet more, for the admin listener.
         let refusals = Arc::new(Refusals::new(config.server.workers.max(1) + 1));
-        let (queue, access_log) = access_log(&config.server).map_err(StartError::Threads)?.unzip();
-        let shared = Arc::new(Shared {
-            rules: Rules::new(config, callers),
-            claims: claims(config, &pool),
-            pool: Arc::clone(&pool),
-            tls: upstream_tls(config, &tls)?,
-            listener_tls: listener_tls(config, &mut certificates)?,
-            transactions: Arc::default(),
-            paces: Paces::new(&config.routes),
+        let mut standing = Standing {
             clock: clock.clone(),
-            refusals: Arc::clone(&refusals),
-            access_log: queue,
-        });
-        let bound = match bound {
-            Some(bound) => bound,
-            None => server::bind(&config.server.listeners)?,
-        };
-        let addresses = addresses_of(&bound, config);
-        let server = Server::start(bound, &shared, settings(&config.server)).map_err(StartError::Threads)?;
-        let keeper = tokio::spawn(keeper.run());
-        let tending = tokio::spawn(Arc::clone(&vault).tend());
-        let certificates = tokio::spawn(certificates.run());
-        let callers = tokio::spawn(tokens.run());
-        let drain_delay = config.server.drain_delay;
-        drop(shared);
-        Ok(Self {
-            addresses,
-            pool,
-            vault,
-            server,
-            keeper,
-            tending,
-            certificates,
-            callers,
+            handed,
             refusals,
-            access_log,
-            drain_delay,
-        })
+            metrics: Arc::default(),
+            transactions: Arc::default(),
+            next_slot: 0,
+        };
+        let access_log = access_log(&config.server).map_err(StartError::Threads)?;
+        let queue = access_log.as_ref().map(|(queue, _)| queue.clone());
+        let prepared = Prepared::of(config, vault, queue, &mut standing, None, bound)?;
+        let open = prepared.open();
+        let server =
+            Server::start(open, prepared.shared(), settings(&config.server)).map_err(StartError::Threads)?;
+        let now = prepared.start(true);
+        Ok(Self { now, server, standing, access_log, retiring: JoinSet::new() })
+    }
+
+    /// Gives way to another configuration: from here on requests are served by it, and those that run end as they
+    /// began. Listeners, connections and tokens stay where nothing changed that has to do with them.
+    ///
+    /// # Errors
+    /// [`StartError`]; everything is as it was then.
+    pub async fn swap(&mut self, config: &Config) -> Result<(), StartError> {
+        let same_store = self.now.config().store == config.store;
+        let vault = match same_store {
+            true => Arc::clone(self.now.vault()),
+            false => vault_of(config, &self.standing.clock).await?,
+        };
+        if config.server.access_log && self.access_log.is_none() {
+            self.access_log = access_log(&config.server).map_err(StartError::Threads)?;
+        }
+        let queue =
+            self.access_log.as_ref().filter(|_| config.server.access_log).map(|(queue, _)| queue.clone());
+        let prepared = Prepared::of(config, vault, queue, &mut self.standing, Some(&self.now), None)?;
+        self.server.swap(prepared.open(), prepared.shared(), settings(&config.server));
+        let mut before = std::mem::replace(&mut self.now, prepared.start(!same_store));
+        if same_store {
+            before.hand_over(&mut self.now);
+        }
+        while self.retiring.try_join_next().is_some() {}
+        self.retiring.spawn(before.retire(!same_store));
+        Ok(())
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        self.now.config()
     }
 
     /// Where each listener is reached, in the order of the configuration.
     pub fn addresses(&self) -> &[Address] {
-        &self.addresses
+        self.now.addresses()
     }
 
-    /// The token pool, to look at.
-    pub fn pool(&self) -> &Arc<TokenPool> {
-        &self.pool
+    /// The credentials in force, to look at.
+    pub fn credentials(&self) -> &Credentials {
+        self.now.credentials()
     }
 
     /// How many requests were refused: a sheet for each worker, and the last one for the admin listener.
     pub fn refusals(&self) -> &Arc<Refusals> {
-        &self.refusals
+        &self.standing.refusals
+    }
+
+    /// What is counted of its routes and credentials.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.standing.metrics
     }
 
     /// The grants that it holds.
     pub fn vault(&self) -> &Arc<Vault> {
-        &self.vault
+        self.now.vault()
     }
 
     /// Tells whether all threads of the data plane run.
@@ -170,25 +204,23 @@ impl App {
     }
 
     /// Stops in order: serves for the drain delay, then lets running exchanges finish.
-    pub async fn stop(self) {
-        tokio::time::sleep(self.drain_delay).await;
+    pub async fn stop(mut self) {
+        tokio::time::sleep(self.now.config().server.drain_delay).await;
+        self.now.closes();
         self.server.stop().await;
-        if let Some(log) = self.access_log {
+        if let Some((queue, log)) = self.access_log {
+            drop(queue);
             // It blocks, and there is nothing else that it could be waited with.
             let _ = tokio::task::spawn_blocking(|| log.close(LAST_LINES)).await;
         }
-        self.certificates.abort();
-        self.callers.abort();
         // Last: exchanges that still ran might have needed a token.
-        // A refresh token that is being presented must not be cut off: its successor would be lost.
-        self.vault.close().await;
-        self.keeper.abort();
-        self.tending.abort();
+        self.now.stop().await;
+        while self.retiring.join_next().await.is_some() {}
     }
 }
 
 /// Where bound listeners are reached, those of the configuration in its order.
-pub fn addresses_of(bound: &[Bound], config: &Config) -> Vec<Address> {
+pub fn addresses_of<'a>(bound: impl IntoIterator<Item = &'a Bound>, config: &Config) -> Vec<Address> {
     let address = |(bound, listener): (&Bound, &crate::config::Listener)| Address {
         text: match listener.tls {
             Some(_) => format!("{}://{}", listener.scheme(), bound.address),
@@ -197,7 +229,7 @@ pub fn addresses_of(bound: &[Bound], config: &Config) -> Vec<Address> {
         socket: bound.socket_addr,
         path: bound.address.strip_prefix("unix:").map(PathBuf::from),
     };
-    bound.iter().zip(&config.server.listeners).map(address).collect()
+    bound.into_iter().zip(&config.server.listeners).map(address).collect()
 }
 
 /// The access log on standard output, if there is to be one.
@@ -210,17 +242,6 @@ fn access_log(server: &ServerConfig) -> std::io::Result<Option<(Queue, AccessLog
     access_log::start(output).map(Some)
 }
 
-/// Each route's claim on the pool, where its callers name no account.
-fn claims(config: &Config, pool: &TokenPool) -> Vec<Option<Claim>> {
-    let claim = |route: &crate::config::Route| {
-        let credential = route.credential?;
-        // Enrolled, as the configuration names it.
-        let named = route.account.as_ref().and_then(|account| pool.claim(credential, account).ok());
-        Some(named.unwrap_or_else(|| credential.into()))
-    };
-    config.routes.iter().map(claim).collect()
-}
-
 /// The store of a configuration.
 ///
 /// # Errors
@@ -229,29 +250,6 @@ pub async fn vault_of(config: &Config, clock: &Clock) -> Result<Arc<Vault>, Star
     let reader = SecretReader::new(config.secret_variables.clone());
     let backend = store::open(&config.store, &TlsFactory::default(), &reader, clock).await?;
     Ok(Vault::new(backend, clock.clone()))
-}
-
-/// TLS towards each route's upstream; none for clear text.
-pub fn upstream_tls(config: &Config, tls: &TlsFactory) -> Result<Vec<Option<UpstreamTls>>, TlsError> {
-    let of_route = |route: &crate::config::Route| {
-        if !route.upstream.tls {
-            return Ok(None);
-        }
-        tls.connector(&route.tls).map(|connector| Some(UpstreamTls::new(connector, route.http)))
-    };
-    config.routes.iter().map(of_route).collect()
-}
-
-/// TLS towards each listener's callers, kept fresh by `watch` while that runs; none for clear text.
-///
-/// # Errors
-/// [`TlsError`] when a certificate or its key cannot be used.
-pub fn listener_tls(
-    config: &Config,
-    watch: &mut CertificateWatch,
-) -> Result<Vec<Option<Arc<ListenerTls>>>, TlsError> {
-    let listeners = config.server.listeners.iter();
-    listeners.map(|listener| listener.tls.as_ref().map(|files| watch.load(files)).transpose()).collect()
 }
 
 fn settings(server: &ServerConfig) -> ServerSettings {

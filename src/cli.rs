@@ -9,7 +9,10 @@ mod instance;
 mod login;
 mod run;
 mod starter;
+mod status;
 mod supervisor;
+mod terminal;
+mod watch;
 
 use std::fmt;
 use std::io::Write as _;
@@ -22,6 +25,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{self, Environment, LoadOptions, Loaded, Source};
 use crate::confinement::{Children, harden};
+use crate::server::handed::HandedSockets;
 use crate::telemetry::{LogFormat, start_log};
 
 /// A local HTTP sidecar that puts the right Authorization header on every request to Neo4j Aura, Neo4j and Neon.
@@ -59,7 +63,7 @@ enum Format {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the proxy until SIGTERM or Ctrl-C.
-    Run(ConfigArg),
+    Run(run::RunArgs),
     /// Run a command with a proxy of its own, on free ports, which it finds in SIDEKEY_URL and SIDEKEY_<ROUTE>_URL; exits
     /// with the command's status.
     Exec(exec::ExecArgs),
@@ -91,10 +95,10 @@ enum Command {
     Status {
         #[command(flatten)]
         config: ConfigArg,
-        /// As JSON.
+        /// As JSON, on a line.
         #[arg(long)]
         json: bool,
-        /// Again every second.
+        /// Again every second: in place on a terminal, one after the other elsewhere.
         #[arg(long)]
         watch: bool,
     },
@@ -111,6 +115,8 @@ enum Command {
     },
     /// Stop the running instance in order.
     Stop(ConfigArg),
+    /// Make the running instance take up its configuration as it is now; refused whole if anything is wrong with it.
+    Reload(ConfigArg),
     /// Write a commented starter file, never over an existing one.
     Init {
         /// The file to write.
@@ -151,15 +157,23 @@ enum Failure {
 pub fn main() -> ExitCode {
     // Clap prints usage errors itself and exits with 2.
     let cli = Cli::parse();
+    // First of all: nothing else may have opened a file.
+    let handed = match cli.command {
+        Command::Run(_) => HandedSockets::take(),
+        _ => HandedSockets::default(),
+    };
     start_log(cli.log_level.into(), cli.log_format.into());
     // A login opens a browser, which may need what other programs may not; the command of `exec` is its user's own.
     harden(match cli.command {
         Command::Login(_) | Command::Exec(_) => Children::AsTheyAre,
         _ => Children::WithoutNewPrivileges,
     });
-    let environment = Environment::of_process();
+    let environment = match cli.command {
+        Command::Run(_) => Environment::of_process().with_handover(handed.seen()),
+        _ => Environment::of_process(),
+    };
     let ended = match cli.command {
-        Command::Run(config) => run::run(&config, &environment),
+        Command::Run(args) => run::run(&args, &environment, handed),
         Command::Exec(args) => exec::exec(&args, &environment),
         #[cfg(feature = "demo")]
         Command::Demo { once } => demo::run(once),
@@ -169,9 +183,10 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::explain(&args, &environment),
         Command::Login(args) => login::login(&args, &environment),
         Command::Logout(args) => login::logout(&args, &environment),
-        Command::Status { config, json, watch } => instance::status(&config, &environment, json, watch),
+        Command::Status { config, json, watch } => status::status(&config, &environment, json, watch),
         Command::Wait { config, what, timeout } => instance::wait(&config, &environment, what, timeout),
         Command::Stop(config) => instance::stop(&config, &environment),
+        Command::Reload(config) => instance::reload(&config, &environment),
         Command::Init { file } => starter::write(&file),
         Command::Schema => {
             say(format_args!("{:#}", config::json_schema()));

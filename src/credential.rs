@@ -6,6 +6,7 @@
 
 mod account;
 pub mod claim;
+pub mod force;
 pub mod grant;
 pub mod keeper;
 pub mod lease;
@@ -17,6 +18,7 @@ pub mod rotation;
 pub mod schedule;
 pub mod sharing;
 pub mod source;
+pub mod tally;
 pub mod vault;
 
 use std::borrow::Cow;
@@ -35,41 +37,18 @@ use crate::config::{
 };
 use crate::oauth::OAuthClient;
 use crate::secret::SecretSource;
+use crate::secret::fingerprint::Fingerprint;
 use crate::secret::reader::SecretReader;
 use crate::store::{Key, Kind};
 use crate::tls::{TlsError, TlsFactory};
 
 pub use self::claim::Claim;
+pub use self::force::{Credentials, InForce, Keepers};
 pub use self::keeper::Keeper;
 pub use self::lease::{Lease, LeaseError};
 pub use self::machine::Certainty;
 pub use self::pool::TokenPool;
 pub use self::vault::Vault;
-
-/// A pool for the credentials of a configuration, and its keeper.
-///
-/// # Errors
-/// [`TlsError`] when a `tls` table of a credential names files that cannot be used.
-pub fn pool_of(
-    config: &Config,
-    tls: &TlsFactory,
-    clock: &Clock,
-    vault: &Arc<Vault>,
-) -> Result<(Arc<TokenPool>, Keeper), TlsError> {
-    let parts =
-        Parts { config, tls, clock, vault, reader: SecretReader::new(config.secret_variables.clone()) };
-    let specs: Vec<_> =
-        (0..config.credentials.len()).map(|id| parts.spec(id)).collect::<Result<_, TlsError>>()?;
-    let logins = specs.iter().enumerate().filter_map(|(id, (_, grants))| Some((id, grants.clone()?)));
-    let logins: Vec<_> = logins.collect();
-    let specs = specs.into_iter().map(|(spec, _)| spec).collect();
-    let (pool, keeper) = Keeper::with_pool(specs, clock.clone());
-    if logins.is_empty() {
-        return Ok((pool, keeper));
-    }
-    let (news, follower) = roster::follow(Arc::clone(vault), logins);
-    Ok((pool, keeper.with_news(news, follower)))
-}
 
 /// What credentials are made of.
 struct Parts<'a> {
@@ -231,9 +210,16 @@ pub struct LoginCredential {
     pub config: Arc<AuthorizationCode>,
     /// Talks to its authorization server.
     pub client: Arc<OAuthClient>,
+    /// The files that its `tls` names, as they were.
+    files: Vec<Option<Fingerprint>>,
 }
 
 impl LoginCredential {
+    /// Is it what a configuration says of a login?
+    pub fn is(&self, name: &str, config: &AuthorizationCode) -> bool {
+        *self.name == *name && *self.config == *config && self.files.iter().eq(&files_of(config))
+    }
+
     /// Where an account's grant is kept.
     pub fn key(&self, account: &str) -> Key {
         Key {
@@ -280,5 +266,10 @@ fn login_credential(
     let config = Arc::new(login.clone());
     let tls = tls.connector(&login.tls)?;
     let client = OAuthClient::for_login(Arc::clone(&config), tls, reader.clone(), clock.clone());
-    Ok(LoginCredential { name: Arc::clone(&credential.name), config, client: Arc::new(client) })
+    let (name, files) = (Arc::clone(&credential.name), files_of(&config));
+    Ok(LoginCredential { name, config, client: Arc::new(client), files })
+}
+
+fn files_of(login: &AuthorizationCode) -> Vec<Option<Fingerprint>> {
+    login.tls.files().map(Fingerprint::of).collect()
 }

@@ -48,8 +48,8 @@ pub enum CallError {
     #[error("connecting took so long that the request could not be sent any more")]
     Withheld,
     /// The answer is larger than any token answer is.
-    #[error("the answer is larger than {MAX_ANSWER_BYTES} bytes")]
-    TooLarge,
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
     /// Reached, but no whole answer came in time. The request may have arrived.
     #[error("no whole answer within {0:?}")]
     Timeout(Duration),
@@ -79,7 +79,7 @@ pub async fn post_form(
     if let Some(value) = authorization {
         headers.insert(http::header::AUTHORIZATION, value);
     }
-    call_if(&endpoint.origin, tls, request, limit, may_go).await
+    call_if(&endpoint.origin, tls, request, limit, MAX_ANSWER_BYTES, may_go).await
 }
 
 /// Gets a public document and reads the answer, all within `limit`.
@@ -109,7 +109,17 @@ pub async fn call(
     request: Request<Full<Bytes>>,
     limit: Duration,
 ) -> Result<Answer, CallError> {
-    call_if(origin, tls, request, limit, &|| true).await
+    call_if(origin, tls, request, limit, MAX_ANSWER_BYTES, &|| true).await
+}
+
+/// The same in clear text for answers of up to `most` bytes: an instance may have much to say of itself.
+pub async fn ask(
+    origin: &Upstream,
+    request: Request<Full<Bytes>>,
+    limit: Duration,
+    most: usize,
+) -> Result<Answer, CallError> {
+    call_if(origin, None, request, limit, most, &|| true).await
 }
 
 async fn call_if(
@@ -117,6 +127,7 @@ async fn call_if(
     tls: Option<&TlsConnector>,
     request: Request<Full<Bytes>>,
     limit: Duration,
+    most: usize,
     may_go: MayGo<'_>,
 ) -> Result<Answer, CallError> {
     let deadline = tokio::time::Instant::now() + limit;
@@ -125,7 +136,7 @@ async fn call_if(
     if !may_go() {
         return Err(CallError::Withheld);
     }
-    let exchange = exchange(stream, request);
+    let exchange = exchange(stream, request, most);
     tokio::pin!(exchange);
     if let Ok(done) = tokio::time::timeout_at(deadline, &mut exchange).await {
         return done;
@@ -138,14 +149,14 @@ async fn call_if(
     }
 }
 
-async fn exchange(stream: Stream, request: Request<Full<Bytes>>) -> Result<Answer, CallError> {
+async fn exchange(stream: Stream, request: Request<Full<Bytes>>, most: usize) -> Result<Answer, CallError> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(CallError::Broken)?;
     let answered = async {
         let response = sender.send_request(request).await.map_err(CallError::Broken)?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() { CallError::TooLarge } else { CallError::Body(error) }
+        let body = Limited::new(body, most).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() { CallError::TooLarge(most) } else { CallError::Body(error) }
         })?;
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     };

@@ -10,6 +10,7 @@ pub mod desk;
 mod door;
 pub mod face;
 mod handout;
+pub(crate) mod html;
 pub mod pages;
 
 use std::sync::Arc;

@@ -5,6 +5,7 @@ mod access;
 pub mod addresses;
 mod answer;
 pub mod cors;
+mod counting;
 mod denial;
 mod error;
 pub mod exchange;
@@ -12,6 +13,7 @@ mod framing;
 pub mod headers;
 mod hops;
 mod incoming;
+mod marks;
 mod outgoing;
 mod pace;
 pub mod path;
@@ -42,9 +44,11 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use self::access::Peer;
+use self::counting::Counter;
 use self::exchange::{Exchange, Place};
 use self::headers::Received;
 use self::incoming::Coming;
+use self::marks::{Marks, REQUEST_ID};
 use self::outgoing::Outgoing;
 use self::read_only::Mode;
 use self::recording::Recorder;
@@ -55,6 +59,7 @@ use self::upstream::{On, SendError, UpstreamBody, Upstreams};
 use crate::clock::ticker::Ticker;
 use crate::config::{CallerId, ListenId, Provider, Route};
 use crate::credential::Lease;
+use crate::telemetry::metrics::RejectionOutcome;
 use crate::tls::ListenerTls;
 
 pub use self::denial::{Rule, Whose};
@@ -62,8 +67,8 @@ pub use self::error::ProxyError;
 pub use self::incoming::CutShort;
 pub use self::pace::Paces;
 pub use self::response_body::ResponseBody;
-pub use self::rules::{Arrival, Plan, Refusal, Rules};
-pub use self::shared::{Share, Shared};
+pub use self::rules::{Arrival, Entry, Plan, Refusal, Rules};
+pub use self::shared::{Claimed, Share, Shared, Slot};
 pub use self::tunnel::Tunnel;
 pub use self::upstream::UpstreamTls;
 
@@ -73,6 +78,7 @@ pub struct Proxy {
     shared: Arc<Shared>,
     upstreams: Rc<Upstreams>,
     reporter: Reporter,
+    counter: Rc<Counter>,
     /// Keeps the access log, if there is one.
     recorder: Option<Rc<Recorder>>,
     /// Requests that are served now.
@@ -83,13 +89,30 @@ pub struct Proxy {
 
 impl Proxy {
     /// A worker's own proxy, with no upstream connections yet, for so many requests at once.
-    pub fn new(shared: Arc<Shared>, ticker: &Rc<Ticker>, share: Share, requests: usize) -> Self {
-        let upstreams = Upstreams::new(shared.rules.routes(), ticker, share);
+    ///
+    /// `before`: the one that it follows, of which it takes over what stays the same.
+    pub fn new(
+        shared: Arc<Shared>,
+        ticker: &Rc<Ticker>,
+        share: Share,
+        requests: usize,
+        before: Option<&Self>,
+    ) -> Self {
+        let counter = Counter::new(&shared, share);
+        let earlier =
+            before.map(|before| (before.shared.rules.routes(), &*before.shared.tls, &*before.upstreams));
+        let upstreams = Upstreams::new(shared.rules.routes(), &shared.tls, ticker, share, &counter, earlier);
         let refusals = shared.refusals.sheet(share.number);
         let reporter = Reporter::new(&shared, Rc::clone(ticker), refusals);
         let queue = shared.access_log.clone();
         let recorder = queue.map(|queue| Recorder::new(&shared, queue, ticker));
-        Self { shared, upstreams, reporter, recorder, running: Rc::default(), max_running: requests }
+        let running = before.map(|before| Rc::clone(&before.running)).unwrap_or_default();
+        Self { shared, upstreams, reporter, counter, recorder, running, max_running: requests }
+    }
+
+    /// What all workers share.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// TLS towards the callers of a listener, if it has any.
@@ -97,9 +120,9 @@ impl Proxy {
         self.shared.listener_tls[listener].as_deref()
     }
 
-    /// Does any route that can be reached at a listener keep the case of header names?
-    pub fn keeps_header_case(&self, listener: ListenId) -> bool {
-        self.shared.rules.keeps_header_case(listener)
+    /// Does any route that can be reached at an open listener keep the case of header names?
+    pub fn keeps_header_case(&self, slot: Slot) -> bool {
+        self.shared.listener(slot).is_some_and(|listener| self.shared.rules.keeps_header_case(listener))
     }
 
     /// Closes upstream connections that have been idle for long, and tells what is still untold; for the worker's tick.
@@ -129,11 +152,17 @@ impl Proxy {
     pub async fn serve(
         &self,
         request: Request<Incoming>,
-        arrival: Arrival,
+        entry: Entry,
         exchange: &Rc<Exchange>,
     ) -> Response<ResponseBody> {
+        let Some(listener) = self.shared.listener(entry.slot) else {
+            // Its connection has been told to end, and this came at the same moment.
+            let error = ProxyError::Overloaded("the listener has been closed");
+            return answer::of(error, Provider::Generic, exchange, self.shared.clock.wall());
+        };
+        let arrival = Arrival { listener, peer: entry.peer, remote: entry.remote };
         let answer = self.answer(request, arrival, exchange).await;
-        exchange.note(|recording| recording.answered(answer.status()));
+        exchange.answers_with(answer.status());
         // Until somebody asks for the next piece, it is the caller's turn to take this one.
         exchange.handed();
         answer
@@ -148,21 +177,28 @@ impl Proxy {
         let place = Place::among(&self.running, self.max_running);
         let is_too_much = place.is_none();
         exchange.begins(place, !http_body::Body::is_end_stream(request.body()));
+        let count = self.counter.begins();
         let (mut head, body) = request.into_parts();
         if head.version == Version::HTTP_2 {
             headers::of_http2(&mut head);
         }
         let peer = peer_of(arrival);
+        exchange.is_marked(Marks::of(&head.headers));
         if let Some(recorder) = &self.recorder {
-            exchange.records(recorder.begins(&head, peer));
+            exchange.records(recorder.begins(&head, peer, count.start(), exchange));
         }
+        exchange.counts(count);
         let page = self.shared.rules.page_of(arrival, &head);
         if let Some(page) = page
             && cors::is_preflight(&head)
         {
+            exchange.is_of(None, self.shared.rules.route_of(arrival, &head));
             return page.answer_preflight(&head, exchange, self.shared.clock.wall());
         }
         let mut answer = self.attend(head, body, is_too_much, arrival, exchange).await;
+        if self.shared.rules.gives_request_ids() && !answer.headers().contains_key(&REQUEST_ID) {
+            answer.headers_mut().insert(REQUEST_ID.clone(), exchange.request_id());
+        }
         if let Some(page) = page {
             page.show(answer.headers_mut());
         }
@@ -181,25 +217,23 @@ impl Proxy {
         if is_too_much {
             let error = ProxyError::Overloaded("more requests at once than `max_requests`");
             let (method, path) = (&head.method, head.uri.path());
-            self.reporter.report(&error, &Trouble { caller: None, route: None, peer, method, path });
-            return answer::of(
-                error,
-                self.shared.rules.provider_of(arrival, &head),
-                exchange,
-                self.shared.clock.wall(),
-            );
+            let route = self.shared.rules.route_of(arrival, &head);
+            exchange.is_of(None, route);
+            self.reporter.report(&error, &Trouble { caller: None, route, peer, method, path, exchange });
+            let provider = self.shared.rules.provider_of(arrival, &head);
+            return answer::of(error, provider, exchange, self.shared.clock.wall());
         }
         let plan = match self.shared.rules.plan(arrival, &head) {
             Ok(plan) => plan,
             Err(Refusal { error, provider, caller, route }) => {
-                exchange.note(|recording| (recording.caller, recording.route) = (caller, route));
+                exchange.is_of(caller, route);
                 let (method, path) = (&head.method, head.uri.path());
-                self.reporter.report(&error, &Trouble { caller, route, peer, method, path });
+                self.reporter.report(&error, &Trouble { caller, route, peer, method, path, exchange });
                 return answer::of(error, provider, exchange, self.shared.clock.wall());
             }
         };
         let (provider, caller, route) = (plan.route.provider, plan.caller, Some(plan.index));
-        exchange.note(|recording| (recording.caller, recording.route) = (caller, route));
+        exchange.is_of(caller, route);
         let (method, uri) = (head.method.clone(), head.uri.clone());
         let answered = if plan.asks_for_local_token {
             // Rare, and not to make every connection's future larger.
@@ -211,7 +245,7 @@ impl Proxy {
         match answered {
             Ok(response) => response,
             Err(error) => {
-                let trouble = Trouble { caller, route, peer, method: &method, path: uri.path() };
+                let trouble = Trouble { caller, route, peer, method: &method, path: uri.path(), exchange };
                 self.reporter.report(&error, &trouble);
                 answer::of(error, provider, exchange, self.shared.clock.wall())
             }
@@ -233,6 +267,9 @@ impl Proxy {
         let reserved = self.shared.rules.reserved(index);
         let received = Received::of(&head, view.tls, reserved.map(|names| &names[..]).unwrap_or_default());
         headers::to_upstream(&mut head.headers, route.provider, &route.upstream, received);
+        if self.shared.rules.gives_request_ids() && !received.reserved.contains(&REQUEST_ID) {
+            head.headers.insert(REQUEST_ID.clone(), exchange.request_id());
+        }
         let (method, path) = (head.method.clone(), target.clone());
         // Only there is anything to be known by its path; it was judged as it came, and the upstream's own is plain.
         let judged = (route.provider == Provider::Neo4j).then(|| path::judge(path.path()).ok()).flatten();
@@ -243,12 +280,12 @@ impl Proxy {
             head.headers.remove(ACCEPT_ENCODING);
         }
         let mut body = Coming::new(body, head.version);
-        if access.within && !self.is_of_here(index, step, caller) {
+        if access.within && !self.is_of_here(route, step, caller) {
             let whose = Whose::Route(Arc::clone(&route.name));
             return Err(ProxyError::Denied { whose, rule: Rule::ForeignTransaction });
         }
         if caller.is_some() && route.provider == Provider::Neo4j {
-            self.keep_apart(index, step, caller, normal)?;
+            self.keep_apart(route, step, caller, normal)?;
         }
         match access.mode {
             Mode::Unsaid => {}
@@ -260,28 +297,38 @@ impl Proxy {
         }
         // Before the lease: it could expire meanwhile.
         self.shared.paces.turn(index).await?;
-        let mut lease = self.lease(index, step, caller, account.as_ref()).await?;
+        let claimed = self.shared.claims[index].as_ref();
+        let mut lease = match claimed {
+            Some(claimed) => Some(self.lease(claimed, route, step, caller, account.as_ref()).await?),
+            None => None,
+        };
         exchange.note(|recording| {
-            lease.iter().for_each(|lease| recording.is_of(self.shared.pool.account_of(lease)));
+            claimed
+                .zip(lease.as_ref())
+                .iter()
+                .for_each(|(claimed, lease)| recording.is_of(claimed.pool().account_of(lease)));
             recording.goes_up();
         });
         let mut outgoing = Outgoing::new(head, target, body, route, reserved, exchange);
         let request = outgoing.first(lease.as_ref());
         let mut answer = self.send(index, route, request, &outgoing, lease.as_ref(), exchange).await?;
-        if let Some(refused) = &lease {
+        if let Some((claimed, refused)) = claimed.zip(lease.as_ref()) {
+            let pool = claimed.pool();
             let can_repeat = step.may_change_token() && outgoing.can_repeat();
-            if let Some(newer) = self.judge(route, refused, &answer, can_repeat).await
+            if let Some((newer, mut rejection)) = self.judge(route, pool, refused, &answer, can_repeat).await
                 && let Some(again) = outgoing.again(Some(&newer))
             {
                 drop(answer);
                 self.shared.paces.owe(index);
+                rejection.becomes(RejectionOutcome::Failed);
                 answer = self.send(index, route, again, &outgoing, Some(&newer), exchange).await?;
-                self.judge_replay(route, &newer, &answer);
+                self.judge_replay(route, pool, &newer, &answer, &mut rejection);
                 lease = Some(newer);
             }
         }
         exchange.note(recording::Recording::came_back);
-        let opening = self.note_transaction(index, step, caller, answer.status(), lease);
+        let held = claimed.zip(lease);
+        let opening = self.note_transaction(route, step, caller, answer.status(), held);
         let (mut head, body) = answer.into_parts();
         // Ours, not the upstream's (RFC 9112 §2.3); the server adapts it to the caller's.
         head.version = Version::HTTP_11;
@@ -316,32 +363,38 @@ impl Proxy {
     /// The lease for a request: that of its transaction, else one of the pool's.
     async fn lease(
         &self,
-        index: usize,
+        claimed: &Claimed,
+        route: &Route,
         step: Step<'_>,
         caller: Option<CallerId>,
         account: Option<&HeaderValue>,
-    ) -> Result<Option<Lease>, ProxyError> {
-        let Some(claim) = self.shared.claims[index] else { return Ok(None) };
-        let (pool, account) = (&self.shared.pool, account.and_then(|account| account.to_str().ok()));
-        if let Step::Within { transaction, .. } = step
-            && let Some(lease) = self.shared.transactions.lease(index, transaction, caller, pool)?
-            // Somebody else's transaction is none of this caller's.
-            && account.is_none_or(|account| pool.account_of(&lease) == account)
-        {
-            return Ok(Some(lease));
+    ) -> Result<Lease, ProxyError> {
+        let (pool, account) = (claimed.pool(), account.and_then(|account| account.to_str().ok()));
+        if let Step::Within { transaction, .. } = step {
+            let (name, transactions) = (self.name_of(caller), &self.shared.transactions);
+            if let Some(lease) = transactions.lease(&route.name, transaction, name, &claimed.credential)?
+                // Somebody else's transaction is none of this caller's.
+                && account.is_none_or(|account| pool.account_of(&lease) == account)
+            {
+                return Ok(lease);
+            }
         }
         let claim = match account {
-            Some(account) => pool.claim_when_listed(claim.credential(), account).await?,
-            None => claim,
+            Some(account) => pool.claim_when_listed(account).await?,
+            None => claimed.claim,
         };
-        Ok(Some(pool.lease(claim).await?))
+        Ok(pool.lease(claim).await?)
+    }
+
+    fn name_of(&self, caller: Option<CallerId>) -> Option<&Arc<str>> {
+        caller.map(|caller| self.shared.rules.callers().name(caller))
     }
 
     /// Keeps a caller from others' transactions: to the server, all callers are one, and it finds a transaction by its
     /// number, however the rest of its path is spelled.
     fn keep_apart(
         &self,
-        index: usize,
+        route: &Route,
         step: Step<'_>,
         caller: Option<CallerId>,
         path: &str,
@@ -352,32 +405,34 @@ impl Proxy {
             return Err(ProxyError::BadRequest(text));
         }
         let is_within = matches!(step, Step::Within { .. });
-        if is_within && !self.is_of_here(index, step, caller) { Err(Foreign.into()) } else { Ok(()) }
+        if is_within && !self.is_of_here(route, step, caller) { Err(Foreign.into()) } else { Ok(()) }
     }
 
     /// Does a request belong to a transaction that its caller began on this route?
-    fn is_of_here(&self, index: usize, step: Step<'_>, caller: Option<CallerId>) -> bool {
+    fn is_of_here(&self, route: &Route, step: Step<'_>, caller: Option<CallerId>) -> bool {
         let Step::Within { transaction, .. } = step else { return false };
-        self.shared.transactions.knows(index, transaction, caller)
+        self.shared.transactions.knows(&route.name, transaction, self.name_of(caller))
     }
 
     /// Keeps the record of open transactions by what the upstream answered.
     fn note_transaction(
         &self,
-        index: usize,
+        route: &Route,
         step: Step<'_>,
         caller: Option<CallerId>,
         status: StatusCode,
-        lease: Option<Lease>,
+        held: Option<(&Claimed, Lease)>,
     ) -> Option<Opening> {
         let transactions = &self.shared.transactions;
         match step {
             Step::Begins(path) if status.is_success() => {
-                Some(transactions.opening(index, path, caller, lease?))
+                let (claimed, lease) = held?;
+                let caller = self.name_of(caller);
+                Some(transactions.opening(&route.name, path, caller, lease, &claimed.credential))
             }
             Step::Within { transaction, ends } => {
                 if (ends && !status.is_server_error()) || status == StatusCode::NOT_FOUND {
-                    transactions.forget(index, transaction);
+                    transactions.forget(&route.name, transaction);
                 }
                 None
             }
@@ -396,7 +451,7 @@ impl Proxy {
         lease: Option<&Lease>,
         exchange: &Rc<Exchange>,
     ) -> Result<Response<UpstreamBody>, ProxyError> {
-        let tls = self.shared.tls[index].as_ref();
+        let tls = self.shared.tls[index].as_deref();
         let (unsent, unprocessed, again, error) =
             match self.upstreams.send(index, route, tls, request, exchange, On::Any).await {
                 Ok(answer) => return well_framed(answer),

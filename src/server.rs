@@ -2,6 +2,7 @@
 
 mod connection;
 mod files;
+pub mod handed;
 mod http2;
 mod lingering;
 mod listen;
@@ -11,6 +12,7 @@ mod shed;
 mod stream;
 mod worker;
 
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,11 +26,11 @@ use tracing::warn;
 
 use self::listen::Accepted;
 use self::worker::Worker;
-use crate::config::{Limits, ListenId};
+use crate::config::Limits;
 use crate::proxy::exchange::CallerLimits;
 use crate::proxy::{Share, Shared};
 
-pub use self::listen::{BindError, Bound, bind};
+pub use self::listen::{BindError, Bound, Open, bind};
 
 /// How long to wait after a failed accept: out of file descriptors, most often, so that at once would be in vain.
 const ACCEPT_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
@@ -49,8 +51,12 @@ pub struct ServerSettings {
 /// A running data plane. Dropped without [`Server::stop`], it stops as well, but nobody waits for it.
 #[derive(Debug)]
 pub struct Server {
-    /// Closed, it tells the acceptor to stop.
-    stop: UnixStream,
+    /// The ways to the workers, which close with the acceptor.
+    gates: Vec<mpsc::WeakUnboundedSender<Order>>,
+    /// What is to be accepted from, from here on.
+    open: std::sync::mpsc::Sender<Vec<Open>>,
+    /// A byte on it tells the acceptor to look at `open`; closed, it tells it to stop.
+    bell: UnixStream,
     threads: Vec<JoinHandle<()>>,
     finished: Vec<oneshot::Receiver<()>>,
     /// Has any of the threads ended, in whatever way?
@@ -62,24 +68,44 @@ impl Server {
     ///
     /// # Errors
     /// When the system gives no threads or event queues.
-    pub fn start(bound: Vec<Bound>, shared: &Arc<Shared>, settings: ServerSettings) -> std::io::Result<Self> {
-        let (stop, stopped) = UnixStream::pair()?;
-        let mut server = Self { stop, threads: Vec::new(), finished: Vec::new(), ended: Arc::default() };
+    pub fn start(open: Vec<Open>, shared: &Arc<Shared>, settings: ServerSettings) -> std::io::Result<Self> {
+        let (bell, rung) = UnixStream::pair()?;
+        rung.set_nonblocking(true)?;
+        let (news, opened) = std::sync::mpsc::channel();
+        let (threads, finished) = (Vec::new(), Vec::new());
+        let mut server =
+            Self { gates: Vec::new(), open: news, bell, threads, finished, ended: Arc::default() };
         let mut gates = Vec::new();
         for number in 0..settings.workers.max(1) {
-            let (gate, arrivals) = mpsc::unbounded_channel();
+            let (gate, orders) = mpsc::unbounded_channel();
             let load = Arc::new(AtomicUsize::new(0));
+            server.gates.push(gate.downgrade());
             gates.push(Gate { gate, load: Arc::clone(&load) });
             let share = Share { number, workers: settings.workers.max(1) };
-            let worker = Worker { shared: Arc::clone(shared), arrivals, load, settings, share };
+            let worker = Worker { shared: Arc::clone(shared), orders, load, settings, share };
             let (stands, stood) = std::sync::mpsc::channel();
             server.spawn(format!("worker-{number}"), move || worker.run(&stands))?;
             // A worker that cannot start would be handed connections all the same.
             stood.recv().map_err(|_| std::io::Error::other("a worker has no event queue"))?;
         }
         let limit = files::connections(settings.limits.connections);
-        server.spawn("acceptor".to_owned(), move || accept_all(&bound, &Gates { gates, limit }, &stopped))?;
+        let acceptor = Acceptor { open, opened, rung, gates: Gates { gates, limit } };
+        server.spawn("acceptor".to_owned(), move || acceptor.accept_all())?;
         Ok(server)
+    }
+
+    /// From here on, requests are served as `shared` says, and connections are accepted from `open` alone. Connections
+    /// on listeners that `shared` knows go on, and requests that run end as they began.
+    pub fn swap(&self, open: Vec<Open>, shared: &Arc<Shared>, settings: ServerSettings) {
+        for gate in &self.gates {
+            // Before the acceptor hears of it: what it accepts on new listeners comes behind.
+            if let Some(gate) = gate.upgrade() {
+                let _ = gate.send(Order::Swap(Arc::clone(shared), settings));
+            }
+        }
+        let _ = self.open.send(open);
+        // Gone, it has said why.
+        let _ = (&self.bell).write_all(b"!");
     }
 
     /// Tells whether all threads run.
@@ -91,7 +117,7 @@ impl Server {
     /// Stops accepting, lets running exchanges finish for at most the drain time-out, and returns when all threads
     /// have ended.
     pub async fn stop(self) {
-        drop(self.stop);
+        drop(self.bell);
         for finished in self.finished {
             // An error means that the thread is gone, which is what is waited for.
             let _ = finished.await;
@@ -133,9 +159,18 @@ impl Drop for Ended {
     }
 }
 
+/// What a worker is told.
+#[derive(Debug)]
+enum Order {
+    /// Serve this connection.
+    Serve(Accepted),
+    /// Serve what comes from here on by another configuration.
+    Swap(Arc<Shared>, ServerSettings),
+}
+
 /// The way to one worker.
 struct Gate {
-    gate: mpsc::UnboundedSender<Accepted>,
+    gate: mpsc::UnboundedSender<Order>,
     /// Connections that it serves.
     load: Arc<AtomicUsize>,
 }
@@ -156,43 +191,65 @@ impl Gates {
     }
 }
 
-/// The acceptor: hands each connection to the worker that has the fewest. Ends when the other end of `stopped` is
-/// closed; the workers' gates close with it.
+/// Hands each connection to the worker that has the fewest. Ends when the other end of `rung` is closed; the workers'
+/// gates close with it.
 ///
 /// It blocks on the listeners themselves: a runtime would register each connection twice.
-fn accept_all(bound: &[Bound], gates: &Gates, stopped: &UnixStream) -> std::io::Result<()> {
-    loop {
-        let mut ready: Vec<_> = bound.iter().map(|one| PollFd::new(&one.listening, PollFlags::IN)).collect();
-        ready.push(PollFd::new(stopped, PollFlags::IN));
-        match poll(&mut ready, None) {
-            Ok(_) => {}
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
-        }
-        if ready.pop().is_some_and(|stop| !stop.revents().is_empty()) {
-            return Ok(());
-        }
-        let arrived = ready.iter().map(|one| !one.revents().is_empty()).collect::<Vec<_>>();
-        for listener in (0..bound.len()).filter(|listener| arrived[*listener]) {
-            if let Err(error) = accept_ready(&bound[listener], listener, gates) {
-                warn!(address = bound[listener].address, %error, "cannot accept connections");
-                // A pause that the signal to stop cuts short.
-                let _ = poll(&mut [PollFd::new(stopped, PollFlags::IN)], Some(&ACCEPT_PAUSE));
+struct Acceptor {
+    open: Vec<Open>,
+    /// What it is to accept from next.
+    opened: std::sync::mpsc::Receiver<Vec<Open>>,
+    rung: UnixStream,
+    gates: Gates,
+}
+
+impl Acceptor {
+    fn accept_all(mut self) -> std::io::Result<()> {
+        loop {
+            let listening = self.open.iter().map(|one| &one.bound.listening);
+            let mut ready: Vec<_> = listening.map(|one| PollFd::new(&**one, PollFlags::IN)).collect();
+            ready.push(PollFd::new(&self.rung, PollFlags::IN));
+            match poll(&mut ready, None) {
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let is_rung = ready.pop().is_some_and(|bell| !bell.revents().is_empty());
+            let arrived = ready.iter().map(|one| !one.revents().is_empty()).collect::<Vec<_>>();
+            for (one, _) in self.open.iter().zip(arrived).filter(|(_, arrived)| *arrived) {
+                if let Err(error) = accept_ready(one, &self.gates) {
+                    warn!(address = one.bound.address, %error, "cannot accept connections");
+                    // A pause that the bell cuts short.
+                    let _ = poll(&mut [PollFd::new(&self.rung, PollFlags::IN)], Some(&ACCEPT_PAUSE));
+                }
+            }
+            if is_rung && !self.hears() {
+                return Ok(());
             }
         }
+    }
+
+    /// Takes up what is to be accepted from; false: it is to stop.
+    fn hears(&mut self) -> bool {
+        let mut rings = [0; 64];
+        let is_over = matches!(self.rung.read(&mut rings), Ok(0));
+        if let Some(open) = self.opened.try_iter().last() {
+            self.open = open;
+        }
+        !is_over
     }
 }
 
 /// Accepts what has arrived at one listener.
-fn accept_ready(bound: &Bound, listener: ListenId, gates: &Gates) -> std::io::Result<()> {
+fn accept_ready(one: &Open, gates: &Gates) -> std::io::Result<()> {
     loop {
-        match bound.listening.accept() {
+        match one.bound.listening.accept() {
             Ok((stream, remote)) => {
                 match gates.idlest() {
                     Some(Gate { gate, load }) => {
                         load.fetch_add(1, Ordering::Relaxed);
                         // A worker that is gone has said why; the connection closes.
-                        let _ = gate.send(Accepted { stream, listener, remote });
+                        let _ = gate.send(Order::Serve(Accepted { stream, slot: one.slot, remote }));
                     }
                     None => shed::turn_away(stream),
                 }

@@ -3,6 +3,7 @@
 
 pub mod access_log;
 pub mod limiter;
+pub mod metrics;
 pub mod refusals;
 
 use std::io::IsTerminal as _;

@@ -15,7 +15,7 @@ use crate::telemetry::refusals::{Sheet, reason};
 /// One kind is told so often at most.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The paths that are told; any other may hold what is nobody's business.
-const TOLD: [&str; 6] = ["/livez", "/readyz", "/status", "/metrics", "/reload", "/quitquitquit"];
+const TOLD: [&str; 7] = ["/", "/livez", "/readyz", "/status", "/metrics", "/reload", "/quitquitquit"];
 
 /// A listener's refusals.
 #[derive(Debug)]

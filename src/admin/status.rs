@@ -3,30 +3,57 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
+use super::metrics::{self, Scrape};
 use crate::clock::{Clock, Moment};
 use crate::confinement::{Sandbox, sandbox};
 use crate::credential::machine::State;
 use crate::credential::record::AccountRecord;
 use crate::credential::vault::VaultRecord;
-use crate::credential::{TokenPool, Vault};
+use crate::credential::{Credentials, Vault};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::{Refusals, Sheet};
 
 /// A running instance, as its admin listener sees it.
 pub struct Instance {
-    pool: Arc<TokenPool>,
-    vault: Arc<Vault>,
+    subject: ArcSwap<Subject>,
     clock: Clock,
     started: Moment,
+    started_at: SystemTime,
     /// Set once it has been told to stop.
     stopping: AtomicBool,
-    /// What does not change while it runs: configuration, listeners, routes.
-    description: Value,
     /// By all listeners, this one included.
     refusals: Arc<Refusals>,
+    /// Of routes and credentials.
+    metrics: Arc<Metrics>,
+    reloads: Reloads,
+}
+
+/// How reloads went.
+#[derive(Debug, Default)]
+struct Reloads {
+    /// Configurations that were taken up, the first one aside.
+    taken_up: AtomicU64,
+    /// Those that were refused.
+    refused: AtomicU64,
+    /// Is the configuration in force not the one that was asked for last?
+    last_was_refused: AtomicBool,
+}
+
+/// What of an instance another configuration changes.
+#[derive(Debug)]
+pub struct Subject {
+    /// The credentials in force.
+    pub credentials: Credentials,
+    /// The grants.
+    pub vault: Arc<Vault>,
+    /// The configuration, listeners, routes, as data: part of the status.
+    pub description: Value,
 }
 
 /// Should requests be sent here?
@@ -41,21 +68,29 @@ pub enum Readiness {
 }
 
 impl Instance {
-    /// An instance that starts now. `description` becomes part of its status.
-    pub fn new(
-        pool: Arc<TokenPool>,
-        vault: Arc<Vault>,
-        clock: Clock,
-        description: Value,
-        refusals: Arc<Refusals>,
-    ) -> Self {
-        let started = clock.now();
-        Self { pool, vault, clock, started, stopping: AtomicBool::new(false), description, refusals }
+    /// An instance that starts now.
+    pub fn new(subject: Subject, clock: Clock, refusals: Arc<Refusals>, metrics: Arc<Metrics>) -> Self {
+        let (started, started_at) = (clock.now(), clock.wall());
+        let subject = ArcSwap::from_pointee(subject);
+        let (stopping, reloads) = (AtomicBool::new(false), Reloads::default());
+        Self { subject, clock, started, started_at, stopping, refusals, metrics, reloads }
+    }
+
+    /// Another configuration is in force.
+    pub fn is_now(&self, subject: Subject) {
+        self.subject.store(Arc::new(subject));
     }
 
     /// Where the admin listener counts what it refuses: the last sheet.
     pub(super) fn sheet(&self) -> Arc<Sheet> {
         self.refusals.sheet(usize::MAX)
+    }
+
+    /// Somebody had it take up a configuration: did it?
+    pub fn reloaded(&self, is_taken_up: bool) {
+        let count = if is_taken_up { &self.reloads.taken_up } else { &self.reloads.refused };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.reloads.last_was_refused.store(!is_taken_up, Ordering::Relaxed);
     }
 
     /// From here on it is not ready: no new requests should come.
@@ -65,7 +100,24 @@ impl Instance {
 
     /// Should requests be sent here? Never depends on upstreams.
     pub fn readiness(&self) -> Readiness {
-        self.judge(&self.pool.records(), &self.vault.record())
+        let subject = self.subject.load();
+        self.judge(&subject.credentials.records(), &subject.vault.record())
+    }
+
+    /// What `/metrics` says. Holds no secret, no name of an account and nothing that a caller has sent.
+    pub fn metrics(&self) -> String {
+        let subject = self.subject.load();
+        let records = subject.credentials.records();
+        let store = subject.vault.record();
+        let is_ready = !matches!(self.judge(&records, &store), Readiness::NotReady(_));
+        metrics::page(&Scrape {
+            started: self.started_at,
+            is_ready,
+            store: &store,
+            credentials: &subject.credentials.tallies(),
+            routes: &self.metrics.routes(),
+            refusals: &self.refusals.sums().collect::<Vec<_>>(),
+        })
     }
 
     fn judge(&self, records: &[AccountRecord], store: &VaultRecord) -> Readiness {
@@ -77,8 +129,9 @@ impl Instance {
 
     /// Everything, as data. Holds no secret.
     pub fn status(&self) -> Value {
-        let records = self.pool.records();
-        let store = self.vault.record();
+        let subject = self.subject.load();
+        let records = subject.credentials.records();
+        let store = subject.vault.record();
         let readiness = self.judge(&records, &store);
         let mut status = json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -88,10 +141,18 @@ impl Instance {
             "accounts": records,
             "store": store,
             "sandbox": sandbox().map(Sandbox::record),
+            "reloads": {
+                "taken_up": self.reloads.taken_up.load(Ordering::Relaxed),
+                "refused": self.reloads.refused.load(Ordering::Relaxed),
+                "last_was_refused": self.reloads.last_was_refused.load(Ordering::Relaxed),
+            },
             "refusals": self.refusals.sums().collect::<BTreeMap<_, _>>(),
         });
-        if let (Some(status), Some(description)) = (status.as_object_mut(), self.description.as_object()) {
+        if let (Some(status), Some(description)) = (status.as_object_mut(), subject.description.as_object()) {
             status.extend(description.clone());
+        }
+        if let Some(routes) = status.get_mut("routes") {
+            metrics::add_to(routes, &self.metrics.routes());
         }
         status
     }

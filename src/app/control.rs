@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tracing::warn;
 
 use super::description::describe;
 use super::{App, StartError};
-use crate::admin::{Admin, AdminRules, Instance, TokenFile};
+use crate::admin::{Admin, AdminRules, Instance, Orders, Subject, TokenFile, Wish};
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
 use crate::credential::logins_of;
 use crate::login::Desk;
+use crate::secret::Secret;
 use crate::secret::reader::SecretReader;
 use crate::server::BindError;
 use crate::telemetry::chain;
@@ -24,10 +24,21 @@ use crate::tls::TlsFactory;
 pub struct Control {
     admin: Option<Admin>,
     probes: Option<Admin>,
-    _token_file: Option<TokenFile>,
-    stop: Arc<Notify>,
+    token_file: Option<(TokenFile, Secret)>,
+    orders: Arc<Orders>,
     instance: Arc<Instance>,
     desk: Option<Arc<Desk>>,
+    clock: Clock,
+}
+
+/// What a configuration asks for, made ready; nothing is changed until [`Control::steer`].
+#[derive(Debug)]
+pub struct Steering {
+    /// None: the listener that there is stays.
+    admin: Option<TcpListener>,
+    probes: Option<TcpListener>,
+    /// As the configuration has it; none: it has none.
+    token: Option<Secret>,
 }
 
 impl Control {
@@ -41,52 +52,117 @@ impl Control {
         environment: &Environment,
         clock: &Clock,
     ) -> Result<Self, StartError> {
-        let description = describe(config, app.addresses());
-        let instance = Arc::new(Instance::new(
-            Arc::clone(app.pool()),
-            Arc::clone(app.vault()),
-            clock.clone(),
-            description,
-            Arc::clone(app.refusals()),
-        ));
-        let stop = Arc::new(Notify::new());
-        let settings = &config.server.admin;
+        let subject = subject(app, config);
+        let (refusals, metrics) = (Arc::clone(app.refusals()), Arc::clone(app.metrics()));
+        let instance = Arc::new(Instance::new(subject, clock.clone(), refusals, metrics));
         let mut control = Self {
             admin: None,
             probes: None,
-            _token_file: None,
-            stop: Arc::clone(&stop),
-            instance: Arc::clone(&instance),
+            token_file: None,
+            orders: Arc::default(),
+            instance,
             desk: None,
+            clock: clock.clone(),
         };
-        if let Some(address) = settings.listen {
-            let listener = bind(address).await?;
-            let bound = listener.local_addr().map_err(StartError::Threads)?;
-            let token = match &settings.token {
-                Some(source) => Some(SecretReader::new(config.secret_variables.clone()).read(source).await?),
-                None => match TokenFile::create(bound, environment) {
-                    Ok((file, token)) => {
-                        control._token_file = Some(file);
-                        Some(token)
-                    }
+        let steering = control.prepare(config).await?;
+        control.desk = control.new_desk(app, config, steering.admin.as_ref())?;
+        control.listen(config, steering, environment).map_err(StartError::Threads)?;
+        Ok(control)
+    }
+
+    /// Makes ready what another configuration asks for.
+    ///
+    /// # Errors
+    /// [`StartError`] when an address is in use or the configured token cannot be read.
+    pub async fn prepare(&self, config: &Config) -> Result<Steering, StartError> {
+        let settings = &config.server.admin;
+        let (admin, probes) = self.addresses();
+        let token = match &settings.token {
+            Some(source) => Some(SecretReader::new(config.secret_variables.clone()).read(source).await?),
+            None => None,
+        };
+        Ok(Steering {
+            admin: bind(settings.listen, admin).await?,
+            probes: bind(settings.health, probes).await?,
+            token,
+        })
+    }
+
+    /// Steers as another configuration has it, which the app has just taken up.
+    ///
+    /// # Errors
+    /// When the system gives no listener after all, or a login's `tls` names files that have just become unusable:
+    /// then the admin listener or logins stay as they were.
+    pub async fn steer(
+        &mut self,
+        app: &App,
+        config: &Config,
+        steering: Steering,
+        environment: &Environment,
+    ) -> Result<(), StartError> {
+        self.instance.is_now(subject(app, config));
+        let settings = &config.server.admin;
+        let is_same_desk = {
+            let before = self.desk.as_ref().map(|desk| desk.is_for(config, app.vault())).unwrap_or_default();
+            before && steering.admin.is_none()
+        };
+        if !is_same_desk {
+            let next = self.new_desk(app, config, steering.admin.as_ref())?;
+            if let Some(before) = std::mem::replace(&mut self.desk, next) {
+                // Logins in their last step come to their end.
+                tokio::spawn(async move { before.close().await });
+            }
+        }
+        if settings.listen.is_none() {
+            (self.admin, self.token_file) = (None, None);
+        }
+        if settings.health.is_none() {
+            self.probes = None;
+        }
+        self.listen(config, steering, environment).map_err(StartError::Threads)
+    }
+
+    fn listen(
+        &mut self,
+        config: &Config,
+        steering: Steering,
+        environment: &Environment,
+    ) -> std::io::Result<()> {
+        let Steering { admin, probes, token } = steering;
+        let settings = &config.server.admin;
+        if settings.listen.is_some() {
+            let bound = match &admin {
+                Some(listener) => Some(listener.local_addr()?),
+                None => self.addresses().0,
+            };
+            if token.is_some() {
+                self.token_file = None;
+            } else if let Some(bound) = bound.filter(|_| admin.is_some() || self.token_file.is_none()) {
+                self.token_file = match TokenFile::create(bound, environment) {
+                    Ok(created) => Some(created),
                     // A root that is read-only, say: probes and status work without it.
                     Err(error) => {
                         warn!("nobody can use the admin listener's POSTs: {}", chain(&error));
                         None
                     }
-                },
-            };
-            let rules =
-                AdminRules { token, open_quit: settings.open_quit, hosts: config.server.hosts.clone() };
-            control.desk = desk(app, config, clock, bound)?;
-            let admin = Admin::start(listener, rules, Arc::clone(&instance), control.desk.clone(), stop);
-            control.admin = Some(admin.map_err(StartError::Threads)?);
+                };
+            }
+            let token = token.or_else(|| self.token_file.as_ref().map(|(_, token)| token.clone()));
+            let hosts = config.server.hosts.clone();
+            let rules = AdminRules { token, open_quit: settings.open_quit, hosts };
+            let (instance, orders) = (Arc::clone(&self.instance), Arc::clone(&self.orders));
+            match (admin, &self.admin) {
+                (Some(listener), _) => {
+                    self.admin = Some(Admin::start(listener, rules, instance, self.desk.clone(), orders)?);
+                }
+                (None, Some(admin)) => admin.goes_by(rules, self.desk.clone()),
+                (None, None) => {}
+            }
         }
-        if let Some(address) = settings.health {
-            let probes = Admin::start_probes(bind(address).await?, instance);
-            control.probes = Some(probes.map_err(StartError::Threads)?);
+        if let Some(listener) = probes {
+            self.probes = Some(Admin::start_probes(listener, Arc::clone(&self.instance))?);
         }
-        Ok(control)
+        Ok(())
     }
 
     /// Where the admin listener and the one for probes are.
@@ -116,25 +192,48 @@ impl Control {
         self.instance.stops();
     }
 
-    /// Returns when somebody who may has asked for the instance to stop.
-    pub async fn stop_asked(&self) {
-        self.stop.notified().await;
+    /// Returns when somebody who may has asked for something.
+    pub async fn asked(&self) -> Wish {
+        self.orders.asked().await
+    }
+
+    /// The desk of an instance whose admin listener is `listener`, or the one that there is.
+    fn new_desk(
+        &self,
+        app: &App,
+        config: &Config,
+        listener: Option<&TcpListener>,
+    ) -> Result<Option<Arc<Desk>>, StartError> {
+        if config.server.admin.listen.is_none() {
+            return Ok(None);
+        }
+        let bound = listener.map(TcpListener::local_addr).transpose().map_err(StartError::Threads)?;
+        let Some(admin) = bound.or(self.addresses().0) else { return Ok(None) };
+        let logins = logins_of(config, &TlsFactory::default(), &self.clock)?;
+        let any = !logins.is_empty();
+        let desk = || Desk::new(logins, Arc::clone(app.vault()), self.clock.clone()).served_at(admin);
+        Ok(any.then(desk).map(Arc::new))
     }
 }
 
-/// The desk of an instance whose admin listener is at `admin`.
-fn desk(
-    app: &App,
-    config: &Config,
-    clock: &Clock,
-    admin: SocketAddr,
-) -> Result<Option<Arc<Desk>>, StartError> {
-    let logins = logins_of(config, &TlsFactory::default(), clock)?;
-    let any = !logins.is_empty();
-    let desk = || Desk::new(logins, Arc::clone(app.vault()), clock.clone()).served_at(admin);
-    Ok(any.then(desk).map(Arc::new))
+fn subject(app: &App, config: &Config) -> Subject {
+    Subject {
+        credentials: app.credentials().clone(),
+        vault: Arc::clone(app.vault()),
+        description: describe(config, app.addresses()),
+    }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError::new(address.to_string(), source))
+/// A listener at an address, unless the one that there is stands for it.
+async fn bind(
+    wanted: Option<SocketAddr>,
+    there: Option<SocketAddr>,
+) -> Result<Option<TcpListener>, BindError> {
+    let Some(address) = wanted else { return Ok(None) };
+    let stays = |there: SocketAddr| there == address || (address.port() == 0 && there.ip() == address.ip());
+    if there.is_some_and(stays) {
+        return Ok(None);
+    }
+    let bound = TcpListener::bind(address).await;
+    bound.map(Some).map_err(|source| BindError::new(address.to_string(), source))
 }

@@ -111,8 +111,17 @@ pub fn describe(config: &Config, addresses: &[Address]) -> Value {
             "credential": route.credential.map(|id| &*config.credentials[id].name),
         })
     });
+    let credentials = config.credentials.iter().map(|credential| {
+        json!({
+            "name": &*credential.name,
+            "type": kind(&credential.kind),
+            "login": matches!(credential.kind, CredentialKind::AuthorizationCode(_)),
+            "account_header": credential.account_header.as_ref().map(|name| name.as_str()),
+        })
+    });
     json!({
         "configuration": config.origin,
+        "credentials": credentials.collect::<Vec<_>>(),
         "listeners": addresses.iter().map(|address| &address.text).collect::<Vec<_>>(),
         "routes": routes.collect::<Vec<_>>(),
     })

@@ -1,14 +1,12 @@
 //! `sidekey check`: every configuration error at once, and on request whether it would really work.
 
-use std::sync::Arc;
-
 use super::run::account_line;
 use super::{ConfigArg, Failure, load, runtime, say};
 use crate::app::description::{upstream_url, ways_out};
 use crate::app::{listener_tls, upstream_tls, vault_of};
 use crate::clock::Clock;
-use crate::config::{Config, Environment, LoadOptions};
-use crate::credential::{Vault, pool_of};
+use crate::config::{Bind, Config, Environment, LoadOptions};
+use crate::credential::{Credentials, Vault};
 use crate::dial::dial;
 use crate::telemetry::chain;
 use crate::tls::{CertificateWatch, TlsFactory};
@@ -23,14 +21,21 @@ pub(super) fn check(
     if options.check_secrets {
         // Certificates and keys are read as a run would read them.
         let tls = TlsFactory::default();
-        upstream_tls(&config, &tls)?;
+        config.routes.iter().try_for_each(|route| upstream_tls(route, &tls).map(drop))?;
         listener_tls(&config, &mut CertificateWatch::default())?;
         // The store is not opened: a check leaves nothing behind.
         let clock = Clock::system();
-        pool_of(&config, &tls, &clock, &Vault::in_memory(&clock))?;
+        Credentials::of(&config, &tls, &clock, &Vault::in_memory(&clock), &Credentials::default())?;
     }
     let (routes, credentials) = (config.routes.len(), config.credentials.len());
     say(format_args!("{}: valid; routes: {routes}, credentials: {credentials}", config.origin));
+    for listener in &config.server.listeners {
+        if let Bind::Systemd { name, kind: None, .. } = &listener.bind {
+            say(format_args!(
+                "systemd:{name}: seen only where it is handed over; if it is bound beyond loopback, `run` asks for callers"
+            ));
+        }
+    }
     ways_out(&config).iter().for_each(say);
     if with_connect { runtime()?.block_on(connect(&config)) } else { Ok(()) }
 }
@@ -40,18 +45,19 @@ async fn connect(config: &Config) -> Result<(), Failure> {
     let tls = TlsFactory::default();
     let clock = Clock::system();
     let vault = vault_of(config, &clock).await?;
-    let (pool, keeper) = pool_of(config, &tls, &clock, &vault)?;
-    let keeper = tokio::spawn(keeper.run());
+    let (credentials, keepers) = Credentials::of(config, &tls, &clock, &vault, &Credentials::default())?;
+    keepers.start();
     let mut failed = 0;
     for credential in 0..config.credentials.len() {
-        for record in Arc::clone(&pool).settled(credential).await {
+        for record in credentials.settled(credential).await {
             failed += usize::from(record.last_error.is_some());
             say(account_line(&record));
         }
     }
     vault.close().await;
-    keeper.abort();
-    for (route, connectors) in config.routes.iter().zip(upstream_tls(config, &tls)?) {
+    credentials.abort();
+    for route in &config.routes {
+        let connectors = upstream_tls(route, &tls)?;
         let connector = connectors.as_ref().map(|connectors| &connectors.any.0);
         let url = upstream_url(route);
         match dial(&route.upstream, connector, route.connect_timeout).await {

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::{Bind, Config, Environment, Listener, LoadOptions};
 use crate::confinement::{Needs, confine};
 use crate::server;
+use crate::server::handed::HandedSockets;
 
 /// What a shell says of a command that is not there, and of one that cannot be started.
 const NOT_FOUND: u8 = 127;
@@ -63,7 +64,8 @@ async fn run(config: &Config, command: &[OsString], sandbox: Option<&Needs>) -> 
         // The command is not to be confined, and all threads of this process are: so it comes first. What it sends
         // meanwhile waits at the listeners.
         Some(needs) => {
-            let bound = server::bind(&config.server.listeners).map_err(StartError::from)?;
+            let bound = server::bind(&config.server.listeners, &HandedSockets::default())
+                .map_err(StartError::from)?;
             let child = start(config, &addresses_of(&bound, config), command)?;
             confine(needs).map_err(|error| Failure::Running(error.to_string()))?;
             let vault = vault_of(config, &clock).await?;
@@ -89,6 +91,8 @@ fn take_free_addresses(config: &mut Config, sockets: Option<&PrivateFolder>) {
     for (number, listener) in config.server.listeners.iter_mut().enumerate() {
         match &mut listener.bind {
             Bind::Tcp(address) => address.set_port(0),
+            // Those are for a run.
+            Bind::Systemd { .. } => listener.bind = Bind::Tcp((std::net::Ipv4Addr::LOCALHOST, 0).into()),
             Bind::Unix { path, .. } => {
                 sockets.iter().for_each(|folder| *path = folder.path.join(format!("{number}.sock")));
             }
@@ -108,7 +112,7 @@ fn start(config: &Config, addresses: &[Address], command: &[OsString]) -> Result
         child.env_remove(name);
     }
     for (name, url) in variables(config, addresses) {
-        debug!(name, url, "for the command");
+        debug!(variable = name, url, "for the command");
         child.env(name, url);
     }
     child.spawn().map_err(|error| {

@@ -227,15 +227,16 @@ fn locate(config: &Config, url: &str) -> Result<(ListenId, Authority, Uri), Fail
     let path: Uri = target.parse().map_err(|_| bad_url(url))?;
     let Some(authority) = uri.authority() else {
         let first = listeners.iter().position(|listener| listener.shared).unwrap_or(0);
-        let authority = match &listeners[first].bind {
-            Bind::Tcp(address) => address.to_string(),
-            Bind::Unix { .. } => "localhost".to_owned(),
-        };
+        let bind = &listeners[first].bind;
+        let authority = bind.tcp().map_or_else(|| "localhost".to_owned(), |address| address.to_string());
         return Ok((first, authority.parse().map_err(|_| bad_url(url))?, path));
     };
     let scheme = uri.scheme_str().unwrap_or_default();
     let port = authority.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-    let found = listeners.iter().position(|one| matches!(&one.bind, Bind::Tcp(at) if at.port() == port));
+    let found = listeners.iter().position(|one| one.bind.tcp().is_some_and(|at| at.port() == port));
+    // Where a socket that is yet to be handed over listens is not known here.
+    let unseen = |one: &Listener| matches!(one.bind, Bind::Systemd { kind: None, .. });
+    let found = found.or_else(|| listeners.iter().position(unseen));
     let listener = found.ok_or_else(|| {
         let all: Vec<_> = listeners.iter().map(shown).collect();
         Failure::Configuration(format!(
@@ -254,8 +255,7 @@ fn locate(config: &Config, url: &str) -> Result<(ListenId, Authority, Uri), Fail
 fn shown(listener: &Listener) -> String {
     match &listener.bind {
         Bind::Tcp(address) if listener.tls.is_some() => format!("{}://{address}", listener.scheme()),
-        Bind::Tcp(address) => address.to_string(),
-        Bind::Unix { path, .. } => format!("unix:{}", path.display()),
+        bind => bind.to_string(),
     }
 }
 

@@ -1,7 +1,6 @@
-//! `sidekey status`, `wait` and `stop`: ask the running instance, which is found by the same configuration; for the
-//! other commands, how to ask it.
+//! `sidekey wait`, `stop` and `reload`: ask the running instance, which is found by the same configuration; for the other
+//! commands, how to ask it.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,16 +14,19 @@ use serde_json::Value;
 use super::{ConfigArg, Failure, load, runtime, say};
 use crate::admin::{ADMIN_TOKEN_HEADER, read_token};
 use crate::config::{Admin, Environment, LoadOptions, Upstream};
-use crate::fetch::{Answer, CallError, call};
+use crate::fetch::{self, Answer, CallError};
 use crate::header::AuthHeader;
 use crate::secret::reader::SecretReader;
 use crate::telemetry::chain;
 
 /// How long one question to the instance may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often `wait` and `status --watch` ask.
+/// How long a reload may take: secrets may come from commands.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often `wait` asks.
 const POLL: Duration = Duration::from_millis(100);
-const WATCH: Duration = Duration::from_secs(1);
+/// The most that an instance says of itself: some ten thousand accounts.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 /// What to wait for.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -33,30 +35,6 @@ pub(super) enum WaitFor {
     Live,
     /// Every required credential has a token.
     Ready,
-}
-
-/// Prints what the running instance says of itself.
-pub(super) fn status(
-    arg: &ConfigArg,
-    environment: &Environment,
-    as_json: bool,
-    watch: bool,
-) -> Result<(), Failure> {
-    let Found { admin, address, .. } = find(arg, environment)?;
-    runtime()?.block_on(async {
-        loop {
-            let answer = ask(address, Method::GET, "/status", None)
-                .await
-                .map_err(|error| unreached(&admin, &error))?;
-            let status: Value = serde_json::from_slice(&answer.body)
-                .map_err(|_| Failure::Running(format!("what answers on {address} is not sidekey")))?;
-            say(if as_json { status.to_string() } else { table(&status) });
-            if !watch {
-                return Ok(());
-            }
-            tokio::time::sleep(WATCH).await;
-        }
-    })
 }
 
 /// Returns when the instance is live or ready.
@@ -90,7 +68,7 @@ pub(super) fn wait(
 
 /// Asks the instance to stop.
 pub(super) fn stop(arg: &ConfigArg, environment: &Environment) -> Result<(), Failure> {
-    let Found { admin, address, hidden } = find(arg, environment)?;
+    let Found { admin, address, hidden, .. } = find(arg, environment)?;
     runtime()?.block_on(async {
         let token = shown_token(&admin, address, hidden, environment).await?;
         let answer = ask(address, Method::POST, "/quitquitquit", Some(token))
@@ -104,22 +82,49 @@ pub(super) fn stop(arg: &ConfigArg, environment: &Environment) -> Result<(), Fai
     })
 }
 
+/// Makes the instance take up its configuration as it is now.
+pub(super) fn reload(arg: &ConfigArg, environment: &Environment) -> Result<(), Failure> {
+    let Found { admin, address, hidden, .. } = find(arg, environment)?;
+    runtime()?.block_on(async {
+        let token = shown_token(&admin, address, hidden, environment).await?;
+        let mut request = Request::new(Full::new(Bytes::new()));
+        (*request.method_mut(), *request.uri_mut()) = (Method::POST, http::Uri::from_static("/reload"));
+        request.headers_mut().insert(ADMIN_TOKEN_HEADER, token);
+        let answer =
+            send(address, request, RELOAD_TIMEOUT).await.map_err(|error| unreached(&admin, &error))?;
+        let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let reason = || body["message"].as_str().unwrap_or("it does not say why").to_owned();
+        match answer.status {
+            StatusCode::OK => {
+                say("reloaded");
+                Ok(())
+            }
+            StatusCode::UNPROCESSABLE_ENTITY => Err(Failure::Configuration(reason())),
+            _ => Err(Failure::Running(format!("refused: {}", reason()))),
+        }
+    })
+}
+
 /// Where the running instance is asked.
-struct Found {
-    admin: Admin,
-    address: SocketAddr,
+pub(super) struct Found {
+    pub(super) admin: Admin,
+    pub(super) address: SocketAddr,
+    /// Where the configuration comes from.
+    pub(super) origin: String,
     /// Variables that a command which prints the admin token must not inherit.
     hidden: Vec<String>,
 }
 
 /// The admin listener of the configuration.
-fn find(arg: &ConfigArg, environment: &Environment) -> Result<Found, Failure> {
+pub(super) fn find(arg: &ConfigArg, environment: &Environment) -> Result<Found, Failure> {
     let config = load(arg, environment, LoadOptions { check_secrets: false })?.config;
-    let (admin, hidden) = (config.server.admin, config.secret_variables);
+    let (admin, hidden, origin) = (config.server.admin, config.secret_variables, config.origin);
     match admin.listen {
-        Some(address) => Ok(Found { admin, address, hidden }),
+        Some(address) => Ok(Found { admin, address, origin, hidden }),
         None => Err(Failure::Configuration(
-            "server.admin is false in this configuration, so there is nothing to ask".to_owned(),
+            "server.admin is false in this configuration, so there is nothing to ask; write an address, as \
+             \"127.0.0.1:7601\""
+                .to_owned(),
         )),
     }
 }
@@ -144,7 +149,7 @@ pub(super) async fn shown_token(
 }
 
 /// Asks the instance at `address`.
-async fn ask(
+pub(super) async fn ask(
     address: SocketAddr,
     method: Method,
     path: &'static str,
@@ -177,66 +182,15 @@ pub(super) async fn send(
         via: None,
         allow_link_local: false,
     };
-    call(&origin, None, request, limit).await
+    fetch::ask(&origin, request, limit, MAX_ANSWER_BYTES).await
 }
 
 fn unreached(admin: &Admin, error: &CallError) -> Failure {
     Failure::Running(said(admin, error))
 }
 
-fn said(admin: &Admin, error: &CallError) -> String {
+/// Why nobody answers.
+pub(super) fn said(admin: &Admin, error: &CallError) -> String {
     let address = admin.listen.map(|address| address.to_string()).unwrap_or_default();
     format!("no instance of this configuration answers on {address}: {}", chain(error))
-}
-
-/// The status as a table for people.
-fn table(status: &Value) -> String {
-    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let mut text = format!(
-        "sidekey {}, {}, up for {} s, configured by {}",
-        word(&status["version"]),
-        word(&status["readiness"]),
-        status["uptime_seconds"],
-        word(&status["configuration"]),
-    );
-    let list = |name: &str| status[name].as_array().cloned().unwrap_or_default();
-    for reason in list("reasons") {
-        let _ = write!(text, "\n  {}", word(&reason));
-    }
-    let mut rows = vec![["ROUTE", "AT", "UPSTREAM", "CREDENTIAL"].map(str::to_owned)];
-    for route in list("routes") {
-        let urls = route["urls"].as_array().cloned().unwrap_or_default();
-        let first = urls.first().map(&word).unwrap_or_default();
-        rows.push([word(&route["name"]), first, word(&route["upstream"]), word(&route["credential"])]);
-    }
-    text.push_str("\n\n");
-    text.push_str(&aligned(&rows));
-    let mut rows =
-        vec![["CREDENTIAL", "ACCOUNT", "STATE", "EXPIRES", "FETCHES", "LAST ERROR"].map(str::to_owned)];
-    for account in list("accounts") {
-        let expires = account["expires_in_seconds"]
-            .as_f64()
-            .map_or("-".to_owned(), |seconds| format!("{seconds:.0} s"));
-        rows.push([
-            word(&account["credential"]),
-            word(&account["account"]),
-            word(&account["state"]),
-            expires,
-            account["fetches"].to_string(),
-            word(&account["last_error"]),
-        ]);
-    }
-    text.push_str("\n\n");
-    text.push_str(&aligned(&rows));
-    text
-}
-
-fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; COLUMNS] = std::array::from_fn(width);
-    let line = |row: &[String; COLUMNS]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -5,31 +5,45 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::supervisor::Supervisor;
+use super::watch::Watch;
 use super::{ConfigArg, Failure, complain, load, runtime, say};
-use crate::admin;
+use crate::admin::{self, Wish};
 use crate::app::description::{kind, upstream_url, urls};
-use crate::app::{Address, App, Control, StartError, vault_of};
+use crate::app::{Address, App, Control, StartError, reload, vault_of};
 use crate::clock::Clock;
-use crate::config::{Config, Environment, LoadOptions, Source};
-use crate::confinement::{Needs, Surroundings, confine};
-use crate::credential::TokenPool;
+use crate::config::{self, Config, Environment, LoadOptions, Source};
+use crate::confinement::{Needs, Surroundings, confine, sandbox};
+use crate::credential::Credentials;
 use crate::credential::record::AccountRecord;
+use crate::server::handed::HandedSockets;
 use crate::store;
 
 /// How long a refresh that runs may take after a second signal.
 const LAST_REFRESH: Duration = Duration::from_secs(15);
 
-pub(super) fn run(arg: &ConfigArg, environment: &Environment) -> Result<(), Failure> {
+/// What `run` is told.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Take up the configuration whenever its file changes; SIGHUP and `sidekey reload` do so at any time.
+    #[arg(long)]
+    watch: bool,
+}
+
+/// `handed`: the sockets that were handed over; the environment knows of them.
+pub(super) fn run(args: &RunArgs, environment: &Environment, handed: HandedSockets) -> Result<(), Failure> {
+    let arg = &args.config;
     let loaded = load(arg, environment, LoadOptions::default())?;
     if loaded.config.server.sandbox {
         // Before there is a runtime: it may start threads, and a thread that runs already is not confined.
         let needs = sandbox_needs(arg, &loaded.config, environment)?;
         confine(&needs).map_err(|error| Failure::Running(error.to_string()))?;
     }
-    runtime()?.block_on(serve(&loaded.config, environment))
+    runtime()?.block_on(serve(args, &loaded.config, environment, handed))
 }
 
 /// What the sandbox of a run leaves open. Makes the folders that it needs: only what is there can be.
@@ -44,16 +58,23 @@ pub(super) fn sandbox_needs(
     Ok(Needs::of(config, &Surroundings::of(&source, environment, runtime)))
 }
 
-/// Runs a configuration until SIGTERM, SIGINT, or a stop by the admin listener.
-async fn serve(config: &Config, environment: &Environment) -> Result<(), Failure> {
+/// Runs a configuration, and what it is changed to, until SIGTERM, SIGINT, or a stop by the admin listener.
+async fn serve(
+    args: &RunArgs,
+    config: &Config,
+    environment: &Environment,
+    handed: HandedSockets,
+) -> Result<(), Failure> {
     // Before anything is started, so that no signal falls between.
     let failed = |error: std::io::Error| Failure::Running(format!("cannot handle signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let mut watch = Watch::new(args.watch, &args.config, environment, config);
     let clock = Clock::system();
     let vault = vault_of(config, &clock).await?;
-    let app = App::start(config, &clock, vault)?;
-    let control = Control::start(&app, config, environment, &clock).await?;
+    let mut app = App::start_with(handed, config, &clock, vault)?;
+    let mut control = Control::start(&app, config, environment, &clock).await?;
     // The access log has standard output to itself.
     let tell: fn(fmt::Arguments<'_>) =
         if config.server.access_log { |text| complain(text) } else { |text| say(text) };
@@ -64,15 +85,43 @@ async fn serve(config: &Config, environment: &Environment) -> Result<(), Failure
             tell(format_args!("{what} on http://{address}"));
         }
     }
-    let told = tokio::spawn(tell_credentials(config.credentials.len(), Arc::clone(app.pool()), tell));
+    let told = tokio::spawn(tell_credentials(app.credentials().clone(), tell));
     let supervisor = Supervisor::of_process();
     supervisor.iter().for_each(|supervisor| supervisor.serving());
     let watched = supervisor
         .map(|supervisor| tokio::spawn(supervisor.watch(Arc::clone(control.instance()), app.pulse())));
-    tokio::select! {
-        _ = terminate.recv() => info!("told to terminate"),
-        _ = interrupt.recv() => info!("interrupted"),
-        () = control.stop_asked() => info!("asked to stop"),
+    loop {
+        let told = tokio::select! {
+            _ = terminate.recv() => {
+                info!("told to terminate");
+                break;
+            }
+            _ = interrupt.recv() => {
+                info!("interrupted");
+                break;
+            }
+            wish = control.asked() => match wish {
+                Wish::Stop => {
+                    info!("asked to stop");
+                    break;
+                }
+                Wish::Reload(told) => Some(told),
+            },
+            _ = hangup.recv() => None,
+            () = watch.changed() => None,
+        };
+        supervisor.iter().for_each(|supervisor| supervisor.reloading());
+        watch.begins();
+        let taken_up = take_up(&args.config, environment, &mut app, &mut control).await;
+        control.instance().reloaded(taken_up.is_ok());
+        match &taken_up {
+            Ok(()) => info!(configuration = app.config().origin, "reloaded"),
+            Err(reason) => warn!("not reloaded, and the configuration before is in force: {reason}"),
+        }
+        watch.looks_at(app.config());
+        supervisor.iter().for_each(|supervisor| supervisor.serving());
+        // Whoever asked may have gone.
+        let _ = told.map(|told| told.send(taken_up));
     }
     told.abort();
     watched.iter().for_each(tokio::task::JoinHandle::abort);
@@ -94,6 +143,36 @@ async fn serve(config: &Config, environment: &Environment) -> Result<(), Failure
         _ = interrupt.recv() => again().await,
         _ = terminate.recv() => again().await,
     }
+}
+
+/// Takes up the configuration as it is now.
+async fn take_up(
+    arg: &ConfigArg,
+    environment: &Environment,
+    app: &mut App,
+    control: &mut Control,
+) -> Result<(), String> {
+    let source = Source::find(arg.config.as_deref(), environment);
+    let loaded = config::load(&source, environment, LoadOptions::default());
+    let config = match loaded {
+        Ok(loaded) => {
+            loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+            loaded.config
+        }
+        Err(report) => return Err(report.to_string()),
+    };
+    if let Some(sandbox) = sandbox() {
+        let runtime = admin::runtime_folder(environment);
+        let needs = Needs::of(&config, &Surroundings::of(&source, environment, runtime));
+        sandbox.admits(&needs).map_err(|missing| {
+            let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+            format!(
+                "the sandbox, which cannot be widened, does not let it: {}; restart it",
+                missing.join("; ")
+            )
+        })?;
+    }
+    reload(app, control, &config, environment).await.map_err(|error| error.to_string())
 }
 
 /// Where it listens and what each route does.
@@ -118,9 +197,9 @@ pub(super) fn banner(config: &Config, addresses: &[Address]) -> String {
 }
 
 /// Says of each credential whether it has its token, once its first fetch has ended.
-async fn tell_credentials(count: usize, pool: Arc<TokenPool>, tell: fn(fmt::Arguments<'_>)) {
-    for credential in 0..count {
-        for record in pool.settled(credential).await {
+async fn tell_credentials(credentials: Credentials, tell: fn(fmt::Arguments<'_>)) {
+    for credential in 0..credentials.len() {
+        for record in credentials.settled(credential).await {
             tell(format_args!("{}", account_line(&record)));
         }
     }

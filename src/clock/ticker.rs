@@ -112,6 +112,13 @@ impl Alarm {
         self.bell.deadline.set(self.ticker.now.get().saturating_add(span).min(NEVER - 1));
     }
 
+    /// Rings once at least `span` has passed, or when it would have rung anyway, if that is sooner.
+    pub fn set_sooner(&self, span: Duration) {
+        let deadline = self.bell.deadline.get();
+        self.set(span);
+        self.bell.deadline.set(self.bell.deadline.get().min(deadline));
+    }
+
     /// Does not ring any more.
     pub fn clear(&self) {
         self.bell.deadline.set(NEVER);

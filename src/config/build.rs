@@ -24,6 +24,7 @@ use self::listener::Listeners;
 use super::context::Context;
 use super::diagnostic::At;
 use super::document::{Node, Table, Value};
+use super::handed::{HANDOVER_VARIABLES, Handover};
 use super::{Config, Limits, Server, TlsSettings};
 
 /// Converts the whole file; none if anything was wrong.
@@ -48,6 +49,7 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
     }
     let mut claims: Vec<_> =
         tables.iter().map(|(entry, table)| routing::claims(entry, table, &mut listeners, context)).collect();
+    listeners.report_unused_sockets(context);
     routing::check(&mut claims, &listeners, context);
     let routes: Vec<_> = tables
         .iter()
@@ -96,12 +98,17 @@ pub(crate) fn build(root: &Table, origin: &str, context: &mut Context<'_>) -> Op
         limits: limits(server),
         drain_delay: duration("drain_delay", Duration::ZERO),
         drain_timeout: duration("drain_timeout", Duration::from_secs(25)),
+        request_id: server.flag("request_id", false),
         access_log: server.text("access_log") == Some("stdout"),
     };
     if context.out.has_errors() {
         return None;
     }
     let mut secret_variables = std::mem::take(&mut context.secret_variables);
+    if matches!(context.environment.handover(), Handover::Seen { .. }) {
+        // They are for this process alone.
+        secret_variables.extend(HANDOVER_VARIABLES.map(str::to_owned));
+    }
     secret_variables.sort();
     secret_variables.dedup();
     Some(Config {

@@ -8,41 +8,58 @@ use zeroize::Zeroize as _;
 use super::diagnostic::{At, Collector};
 use super::document::{Node, Value};
 use super::format::Kind;
+use super::handed::Handover;
 use super::model::Egress;
 use crate::secret::{self, Secret, SecretError};
 
-/// The process's environment as a value, so that loading depends on nothing else. `Debug` shows no values.
+/// The process's environment as a value, so that loading depends on nothing else: its variables, and the sockets that
+/// were handed over to it. `Debug` shows no values.
 #[derive(Clone, Default)]
-pub struct Environment(std::collections::BTreeMap<String, std::ffi::OsString>);
+pub struct Environment {
+    variables: std::collections::BTreeMap<String, std::ffi::OsString>,
+    handover: Handover,
+}
 
 impl Environment {
     /// The variables of this process. Those whose name is not text are left out.
     pub fn of_process() -> Self {
-        Self(
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect(),
-        )
+        let text = |(name, value): (std::ffi::OsString, _)| Some((name.into_string().ok()?, value));
+        Self { variables: std::env::vars_os().filter_map(text).collect(), handover: Handover::Unseen }
+    }
+
+    /// The same, and what a service manager handed over.
+    #[must_use]
+    pub fn with_handover(mut self, handover: Handover) -> Self {
+        self.handover = handover;
+        self
+    }
+
+    /// What a service manager handed over.
+    pub fn handover(&self) -> &Handover {
+        &self.handover
     }
 
     /// These variables and no others.
     pub fn from_pairs<N: Into<String>, V: Into<std::ffi::OsString>>(
         pairs: impl IntoIterator<Item = (N, V)>,
     ) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let variables = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { variables, handover: Handover::Unseen }
     }
 
     /// Is it set to anything? An empty variable counts as unset: compose files and CI leave such behind.
     pub fn has(&self, name: &str) -> bool {
-        self.0.get(name).is_some_and(|value| !value.is_empty())
+        self.variables.get(name).is_some_and(|value| !value.is_empty())
     }
 
     /// Is it set, to nothing?
     pub fn is_empty(&self, name: &str) -> bool {
-        self.0.get(name).is_some_and(|value| value.is_empty())
+        self.variables.get(name).is_some_and(|value| value.is_empty())
     }
 
     /// The variable as a path; none if unset or empty.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
-        self.0.get(name).filter(|value| !value.is_empty()).map(Into::into)
+        self.variables.get(name).filter(|value| !value.is_empty()).map(Into::into)
     }
 
     /// The variable as a secret: one line of text.
@@ -56,7 +73,7 @@ impl Environment {
     }
 
     fn bytes(&self, name: &str) -> Result<Vec<u8>, SecretError> {
-        let value = self.0.get(name).ok_or_else(|| SecretError::Unset(name.to_owned()))?;
+        let value = self.variables.get(name).ok_or_else(|| SecretError::Unset(name.to_owned()))?;
         Ok(value.clone().into_encoded_bytes())
     }
 }
@@ -64,7 +81,7 @@ impl Environment {
 impl Drop for Environment {
     /// Any of the values may be a secret.
     fn drop(&mut self) {
-        for value in std::mem::take(&mut self.0).into_values() {
+        for value in std::mem::take(&mut self.variables).into_values() {
             value.into_encoded_bytes().zeroize();
         }
     }
@@ -72,7 +89,7 @@ impl Drop for Environment {
 
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.variables.keys()).finish()
     }
 }
 

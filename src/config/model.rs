@@ -8,13 +8,15 @@ mod egress;
 mod oauth;
 mod store;
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::handed::HandedKind;
 use super::pin::Pin;
 use super::units::Rate;
 use crate::rights::Rights;
@@ -28,7 +30,7 @@ pub use self::oauth::*;
 pub use self::store::*;
 
 /// Everything that a run needs to know, checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// What a person would call the source: the file's path, or "environment".
     pub origin: String,
@@ -42,14 +44,15 @@ pub struct Config {
     pub callers: Vec<Caller>,
     /// Where grants and shared tokens are kept.
     pub store: Store,
-    /// Environment variables that hold secrets: children never inherit them.
+    /// Environment variables that children never inherit: those that hold secrets, and those that tell of sockets handed
+    /// over.
     pub secret_variables: Vec<String>,
     /// Files that texts came from which are no secrets.
     pub text_files: Vec<PathBuf>,
 }
 
 /// The listeners and what holds for all callers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// Every bound address, those of single routes included; [`ListenId`] indexes it.
     pub listeners: Vec<Listener>,
@@ -73,6 +76,8 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// Is there a line on standard output for each request?
     pub access_log: bool,
+    /// Does each request get an `X-Request-Id`, upstream and in its answer?
+    pub request_id: bool,
 }
 
 /// How much callers may take at once; each at least 1.
@@ -95,7 +100,7 @@ pub struct Limits {
 }
 
 /// The listeners that are not for requests.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
     /// The admin listener's loopback address; none: it is off.
     pub listen: Option<SocketAddr>,
@@ -142,6 +147,41 @@ pub enum Bind {
         /// Who may connect to it.
         access: Access,
     },
+    /// A socket that a service manager hands over.
+    Systemd {
+        /// Its name.
+        name: String,
+        /// Its place among those of the same name, from 0.
+        number: usize,
+        /// What it is; none: that is seen where it is handed over, and this is somewhere else.
+        kind: Option<HandedKind>,
+    },
+}
+
+impl Bind {
+    /// The TCP address, as far as there is one and it is known.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) | Self::Systemd { kind: Some(HandedKind::Tcp(address)), .. } => Some(*address),
+            _ => None,
+        }
+    }
+
+    /// Is it known to be a Unix socket?
+    pub fn is_unix(&self) -> bool {
+        matches!(self, Self::Unix { .. } | Self::Systemd { kind: Some(HandedKind::Unix(_)), .. })
+    }
+}
+
+impl fmt::Display for Bind {
+    /// As the file has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+            Self::Systemd { name, .. } => write!(f, "systemd:{name}"),
+        }
+    }
 }
 
 /// What a Unix socket's file lets others do; to connect takes the right to write.
@@ -188,7 +228,7 @@ pub enum HttpVersion {
 }
 
 /// A listener, host or path prefix → the upstream and the credential it carries.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Its name in the file.
     pub name: Arc<str>,
@@ -281,6 +321,14 @@ pub struct TlsSettings {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
+impl TlsSettings {
+    /// Every file that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let own = self.identity.iter().flat_map(|(cert, key)| [cert, key]);
+        self.ca.iter().chain(own).map(PathBuf::as_path)
+    }
+}
+
 /// The `tls` table of a listener: `cert` and `key` are ours, `ca` verifies callers. Nothing global is merged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerTlsSettings {
@@ -301,9 +349,9 @@ pub struct Endpoint {
     pub path_and_query: String,
 }
 
-impl std::fmt::Display for Endpoint {
+impl fmt::Display for Endpoint {
     /// As a URL.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.origin.tls { "https" } else { "http" };
         let host = self.origin.host_header.to_str().unwrap_or_default();
         write!(f, "{scheme}://{host}{}", self.path_and_query)

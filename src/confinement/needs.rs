@@ -204,6 +204,8 @@ impl Needs {
             match &listener.bind {
                 Bind::Tcp(address) => _ = self.bind.insert(address.port()),
                 Bind::Unix { path, .. } => _ = self.sockets.insert(folder_of(path)),
+                // It is bound, and its file is not ours to remove.
+                Bind::Systemd { .. } => {}
             }
             if let Some(tls) = &listener.tls {
                 self.files.extend([&tls.cert, &tls.key].into_iter().chain(&tls.client_ca).cloned());
@@ -279,8 +281,7 @@ impl Needs {
     }
 
     fn tls(&mut self, tls: &TlsSettings) {
-        self.files.extend(tls.ca.iter().cloned());
-        self.files.extend(tls.identity.iter().flat_map(|(cert, key)| [cert.clone(), key.clone()]));
+        self.files.extend(tls.files().map(Path::to_owned));
     }
 
     fn secret(&mut self, source: &SecretSource, surroundings: &Surroundings) {

@@ -9,7 +9,6 @@ use arc_swap::ArcSwapOption;
 use super::lease::Token;
 use super::machine::Machine;
 use super::source::TokenSource;
-use crate::config::CredentialId;
 use crate::header::AuthHeader;
 
 /// Index into [`TokenPool::accounts`].
@@ -18,7 +17,6 @@ pub(super) type AccountId = usize;
 /// One identity within a credential.
 pub(super) struct Account {
     pub(super) name: Arc<str>,
-    pub(super) credential: CredentialId,
     pub(super) source: Arc<dyn TokenSource>,
     pub(super) current: ArcSwapOption<Token>,
     pub(super) machine: Mutex<Machine>,
@@ -47,15 +45,9 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn new(
-        name: Arc<str>,
-        credential: CredentialId,
-        source: Arc<dyn TokenSource>,
-        margin: Option<Duration>,
-    ) -> Self {
+    pub(super) fn new(name: Arc<str>, source: Arc<dyn TokenSource>, margin: Option<Duration>) -> Self {
         Self {
             name,
-            credential,
             source,
             current: ArcSwapOption::empty(),
             machine: Mutex::new(Machine::new(margin)),

@@ -11,26 +11,18 @@ use super::account::{Account, AccountId};
 use super::grant::Why;
 use super::lease::LeaseError;
 use super::pool::{Place, TokenPool};
-use crate::config::CredentialId;
 
 /// Whose token a request carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
-    pub(super) credential: CredentialId,
     /// None: whichever the credential's strategy says.
     account: Option<AccountId>,
 }
 
 impl Claim {
-    /// The credential that it is on.
-    pub fn credential(self) -> CredentialId {
-        self.credential
-    }
-}
-
-impl From<CredentialId> for Claim {
-    fn from(credential: CredentialId) -> Self {
-        Self { credential, account: None }
+    /// That of requests that name no account.
+    pub const fn any() -> Self {
+        Self { account: None }
     }
 }
 
@@ -39,10 +31,10 @@ impl TokenPool {
     ///
     /// # Errors
     /// [`LeaseError::LoginRequired`] where it could be made by a login, [`LeaseError::NoSuchAccount`] elsewhere.
-    pub fn claim(&self, credential: CredentialId, account: &str) -> Result<Claim, LeaseError> {
-        let group = &self.credentials[credential];
+    pub fn claim(&self, account: &str) -> Result<Claim, LeaseError> {
+        let group = &self.credential;
         match group.by_name.load().get(account) {
-            Some(id) => Ok(Claim { credential, account: Some(*id) }),
+            Some(id) => Ok(Claim { account: Some(*id) }),
             None if group.logins.is_some() => Err(LeaseError::LoginRequired {
                 credential: Arc::clone(&group.name),
                 account: account.into(),
@@ -56,18 +48,14 @@ impl TokenPool {
     ///
     /// # Errors
     /// Those of [`TokenPool::claim`], and [`LeaseError::Unavailable`] when they cannot be looked up in time.
-    pub async fn claim_when_listed(
-        &self,
-        credential: CredentialId,
-        account: &str,
-    ) -> Result<Claim, LeaseError> {
-        let group = &self.credentials[credential];
+    pub async fn claim_when_listed(&self, account: &str) -> Result<Claim, LeaseError> {
+        let group = &self.credential;
         let deadline = tokio::time::Instant::now() + group.lease_timeout;
         loop {
             let changed = group.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.claim(credential, account) {
+            match self.claim(account) {
                 Err(LeaseError::LoginRequired { .. }) if !group.listed.load(Ordering::Acquire) => {}
                 told => return told,
             }
@@ -84,7 +72,7 @@ impl TokenPool {
 
     /// The accounts that a claim may be met by.
     pub(super) fn accounts_of(&self, claim: Claim) -> Range<AccountId> {
-        let group = &self.credentials[claim.credential];
+        let group = &self.credential;
         match claim.account {
             Some(id) => id..id + 1,
             None if group.logins.is_none() => group.accounts.clone(),
@@ -97,14 +85,14 @@ impl TokenPool {
     }
 
     /// The account of that name, made if a login has brought it. For the keeper.
-    pub(super) fn enrol(&self, credential: CredentialId, name: &Arc<str>) -> Option<AccountId> {
-        let group = &self.credentials[credential];
+    pub(super) fn enrol(&self, name: &Arc<str>) -> Option<AccountId> {
+        let group = &self.credential;
         let known = group.by_name.load();
         if let Some(id) = known.get(name) {
             return Some(*id);
         }
         let source = group.logins.as_ref()?.source(name);
-        let id = self.accounts.push(Account::new(Arc::clone(name), credential, source, group.margin));
+        let id = self.accounts.push(Account::new(Arc::clone(name), source, group.margin));
         let mut grown = HashMap::clone(&known);
         grown.insert(Arc::clone(name), id);
         group.by_name.store(Arc::new(grown));

@@ -1,4 +1,4 @@
-//! The keeper: one task that fetches for the whole pool, each account when its machine says so.
+//! The keeper: one task that fetches for a whole pool, each account when its machine says so.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
@@ -21,9 +21,9 @@ use super::source::{FetchError, Fetched, Wish};
 use crate::clock::{Clock, Moment};
 use crate::secret::fingerprint::Fingerprint;
 use crate::telemetry::chain;
+use crate::telemetry::metrics::FetchOutcome;
 
-/// Fetches at once at most for one credential: ten thousand cold accounts must not be ten thousand connections, and
-/// one endpoint that hangs must not hold up another credential's.
+/// Fetches at once at most: ten thousand cold accounts must not be ten thousand connections.
 const MAX_FETCHES: usize = 32;
 /// How often the files of secrets are looked at. Looking, unlike being told, misses neither a renamed file nor a
 /// volume that swaps a symlink two folders up.
@@ -46,8 +46,8 @@ pub struct Keeper {
     fetching: HashMap<tokio::task::Id, (AccountId, bool)>,
     /// Accounts whose grant somebody may have changed: the next fetch takes whatever is there.
     changed: HashSet<AccountId>,
-    /// By credential: how many fetches run, and whose turn is next when they are [`MAX_FETCHES`].
-    lanes: Vec<Lane>,
+    /// Whose turn is next when [`MAX_FETCHES`] run.
+    waiting: VecDeque<AccountId>,
     /// When to look at which account. Entries that `scheduled` does not confirm are out of date.
     due: BinaryHeap<Reverse<(Moment, AccountId)>>,
     scheduled: Vec<Option<Moment>>,
@@ -58,12 +58,6 @@ pub struct Keeper {
     clocks: (Moment, SystemTime),
 }
 
-#[derive(Default)]
-struct Lane {
-    running: usize,
-    waiting: VecDeque<AccountId>,
-}
-
 struct WatchedFile {
     account: AccountId,
     path: PathBuf,
@@ -72,8 +66,8 @@ struct WatchedFile {
 
 impl Keeper {
     /// A pool and its keeper; nothing is fetched until the keeper runs.
-    pub fn with_pool(specs: Vec<CredentialSpec>, clock: Clock) -> (Arc<TokenPool>, Self) {
-        let (pool, kicked) = TokenPool::new(specs, clock);
+    pub fn with_pool(spec: CredentialSpec, clock: Clock) -> (Arc<TokenPool>, Self) {
+        let (pool, kicked) = TokenPool::new(spec, clock);
         (Arc::clone(&pool), Self::new(pool, kicked))
     }
 
@@ -97,9 +91,8 @@ impl Keeper {
             }
         }
         let clocks = (pool.clock.now(), pool.clock.wall());
-        let lanes = pool.credentials.iter().map(|_| Lane::default()).collect();
         Self {
-            lanes,
+            waiting: VecDeque::new(),
             clocks,
             scheduled: vec![None; pool.accounts.count()],
             last_used: vec![clocks.0; pool.accounts.count()],
@@ -116,7 +109,14 @@ impl Keeper {
     }
 
     /// Keeps every account fresh, for ever. Dropped, it cuts the fetches that run.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        self.run_until(std::future::pending()).await;
+    }
+
+    /// The same until nobody needs it any more; then the fetches that run come to their end, as a refresh token that is
+    /// being presented must not be cut off.
+    pub async fn run_until(mut self, unneeded: impl Future<Output = ()>) {
+        tokio::pin!(unneeded);
         let mut followers = JoinSet::new();
         if let Some(follower) = self.follower.take() {
             followers.spawn(follower);
@@ -138,10 +138,12 @@ impl Keeper {
                 Some(done) = self.fetches.join_next_with_id() => self.ended(done),
                 _ = file_check.tick(), if !self.files.is_empty() => self.check_files(),
                 () = tokio::time::sleep(sleep) => {}
+                () = &mut unneeded => break,
             }
             self.look_at_due();
             self.compare_clocks();
         }
+        while self.fetches.join_next().await.is_some() {}
     }
 
     /// A machine that was paused as a whole finds both its timers and its boot-time clock behind the wall clock:
@@ -167,12 +169,10 @@ impl Keeper {
         };
         match next {
             Next::Fetch => {
-                let lane = &mut self.lanes[account.credential];
-                if lane.running < MAX_FETCHES {
-                    lane.running += 1;
+                if self.fetching.len() < MAX_FETCHES {
                     self.fetch(id);
                 } else {
-                    lane.waiting.push_back(id);
+                    self.waiting.push_back(id);
                 }
             }
             Next::At(at) => self.schedule(id, at),
@@ -200,10 +200,8 @@ impl Keeper {
         // A source that panicked is a failed fetch like any other.
         let (task, result) = done.unwrap_or_else(|error| (error.id(), Err(FetchError::Cut)));
         let Some((id, only_looks)) = self.fetching.remove(&task) else { return };
-        let lane = &mut self.lanes[self.pool.accounts[id].credential];
-        match lane.waiting.pop_front() {
-            Some(next) => self.fetch(next),
-            None => lane.running -= 1,
+        if let Some(next) = self.waiting.pop_front() {
+            self.fetch(next);
         }
         // What it was to look for has not been seen yet.
         if only_looks && matches!(&result, Err(error) if !matches!(error, FetchError::LoginRequired { .. })) {
@@ -216,8 +214,9 @@ impl Keeper {
     /// Enters what a fetch brought into the account and tells those who wait.
     fn settle(&self, id: AccountId, only_looks: bool, result: Result<Fetched, FetchError>) {
         let account = &self.pool.accounts[id];
-        let credential = &self.pool.credentials[account.credential];
+        let credential = &self.pool.credential;
         let (now, wall) = (self.pool.clock.now(), self.pool.clock.wall());
+        let counts = credential.counts.load();
         let mut machine = account.machine();
         match result {
             Ok(fetched)
@@ -226,6 +225,7 @@ impl Keeper {
                 machine.unchanged(fetched.span, now);
                 account.login_required.store(false, Ordering::Relaxed);
                 account.set_last_error(None);
+                counts.fetched(FetchOutcome::Unchanged);
             }
             Ok(fetched) => {
                 let generation = machine.fetched(fetched.span, now, wall, fastrand::f64()).generation;
@@ -233,11 +233,12 @@ impl Keeper {
                 account.set_last_error(None);
                 account.login_required.store(false, Ordering::Relaxed);
                 account.fetches.fetch_add(1, Ordering::Relaxed);
-                let lifetime = fetched.span.lifetime.map(|span| span.as_secs());
+                counts.fetched(FetchOutcome::Ok);
+                let lifetime_s = fetched.span.lifetime.map(|span| span.as_secs());
                 if generation == 1 {
-                    info!(credential = %credential.name, account = %account.name, lifetime, "credential ready");
+                    info!(credential = %credential.name, account = %account.name, lifetime_s, "credential ready");
                 } else {
-                    debug!(credential = %credential.name, account = %account.name, generation, lifetime, "token refreshed");
+                    debug!(credential = %credential.name, account = %account.name, generation, lifetime_s, "token refreshed");
                 }
             }
             Err(error) => {
@@ -245,7 +246,9 @@ impl Keeper {
                 machine.failed(permanent, error.retry_after(), now, fastrand::f64());
                 let text = chain(&error);
                 let mut is_news = true;
+                let mut outcome = FetchOutcome::Failed;
                 if let FetchError::LoginRequired { why, .. } = &error {
+                    outcome = FetchOutcome::LoginRequired;
                     is_news = !account.login_required.swap(true, Ordering::Relaxed);
                     if matches!(why, Why::LoggedOut | Why::Never) {
                         machine.forget();
@@ -258,12 +261,13 @@ impl Keeper {
                 // That a login is needed is said once; it stays so until somebody does it.
                 if is_news {
                     warn!(
-                        credential = %credential.name, account = %account.name, permanent, token_left = left,
+                        credential = %credential.name, account = %account.name, permanent, token_left_s = left,
                         next_try_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "no new token: {text}"
                     );
                 }
                 account.set_last_error(Some(text.into()));
                 account.failures.fetch_add(1, Ordering::Relaxed);
+                counts.fetched(outcome);
             }
         }
         drop(machine);
@@ -273,15 +277,13 @@ impl Keeper {
     /// Somebody logged in or out: new accounts are enrolled, and what is known of the others is looked at anew.
     fn heard(&mut self, news: &News) {
         let pool = Arc::clone(&self.pool);
-        let mut ids: Vec<_> =
-            news.accounts.iter().filter_map(|name| pool.enrol(news.credential, name)).collect();
+        let mut ids: Vec<_> = news.accounts.iter().filter_map(|name| pool.enrol(name)).collect();
         if news.all {
-            let of_it = pool.accounts.iter().filter(|(_, account)| account.credential == news.credential);
-            ids.extend(of_it.map(|(id, _)| id));
+            ids.extend(0..pool.accounts.count());
             ids.sort_unstable();
             ids.dedup();
         }
-        let credential = &pool.credentials[news.credential];
+        let credential = &pool.credential;
         if news.listed && !credential.listed.swap(true, Ordering::AcqRel) {
             credential.changed.notify_waiters();
         }
@@ -320,7 +322,7 @@ impl Keeper {
         }
         for id in changed {
             let account = &self.pool.accounts[id];
-            info!(credential = %self.pool.credentials[account.credential].name, account = %account.name, "secret changed");
+            info!(credential = %self.pool.credential.name, account = %account.name, "secret changed");
             account.machine().secret_changed();
             self.look(id);
         }
@@ -350,7 +352,7 @@ impl Keeper {
     /// An account that nobody used for its credential's `idle_account` is not refreshed any more.
     fn let_go_if_idle(&mut self, id: AccountId, now: Moment) {
         let account = &self.pool.accounts[id];
-        let credential = &self.pool.credentials[account.credential];
+        let credential = &self.pool.credential;
         let Some(limit) = credential.idle_account else { return };
         if account.used.swap(false, Ordering::Relaxed) {
             self.last_used[id] = now;

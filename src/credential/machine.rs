@@ -144,6 +144,32 @@ pub enum State {
     LoginRequired,
 }
 
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Fetching,
+        Self::Ready,
+        Self::Refreshing,
+        Self::Idle,
+        Self::Failing,
+        Self::Dead,
+        Self::LoginRequired,
+    ];
+
+    /// In the word by which data names it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Fetching => "fetching",
+            Self::Ready => "ready",
+            Self::Refreshing => "refreshing",
+            Self::Idle => "idle",
+            Self::Failing => "failing",
+            Self::Dead => "dead",
+            Self::LoginRequired => "login_required",
+        }
+    }
+}
+
 impl Machine {
     /// An account without a token. `margin`: see [`schedule::refresh_after`].
     pub fn new(margin: Option<Duration>) -> Self {
@@ -311,6 +337,11 @@ impl Machine {
     /// Nobody has used the account for long: its token may expire.
     pub fn let_go(&mut self) {
         self.let_go = true;
+    }
+
+    /// Is it left to expire?
+    pub fn is_let_go(&self) -> bool {
+        self.let_go
     }
 
     /// Somebody wants a token.

@@ -1,4 +1,4 @@
-//! The token pool: owns every account of every credential, hands out leases, believes or doubts refusals.
+//! The token pool: owns every account of a credential, hands out leases, believes or doubts refusals.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,9 +16,10 @@ use super::machine::{Certainty, Refusal, Verdict};
 use super::roster::Directory;
 use super::source::TokenSource;
 use crate::clock::{Clock, Moment};
-use crate::config::{CredentialId, Strategy};
+use crate::config::Strategy;
+use crate::telemetry::metrics::{CredentialCounts, Metrics};
 
-/// What the pool is made of: one credential with its accounts.
+/// What a pool is made of: a credential with its accounts.
 #[derive(Debug)]
 pub struct CredentialSpec {
     /// Its name in the configuration.
@@ -42,9 +43,9 @@ pub struct CredentialSpec {
     pub idle_account: Option<Duration>,
 }
 
-/// Owns every account of every credential. Shared by all workers; a lease reads one atomic pointer.
+/// Owns every account of a credential. Shared by all workers; a lease reads one atomic pointer.
 pub struct TokenPool {
-    pub(super) credentials: Box<[Credential]>,
+    pub(super) credential: Credential,
     /// Grows by logins, and never shrinks: an account keeps its place.
     pub(super) accounts: boxcar::Vec<Account>,
     pub(super) clock: Clock,
@@ -53,7 +54,6 @@ pub struct TokenPool {
 
 /// A credential as the pool holds it.
 pub(super) struct Credential {
-    id: CredentialId,
     pub(super) name: Arc<str>,
     /// Those of the configuration.
     pub(super) accounts: std::ops::Range<AccountId>,
@@ -73,43 +73,38 @@ pub(super) struct Credential {
     pub(super) changed: Notify,
     /// Leases given in turn so far.
     turn: AtomicU64,
+    /// What is counted of it.
+    pub(super) counts: ArcSwap<CredentialCounts>,
 }
 
 impl TokenPool {
     /// A pool, and where it tells which accounts are to be looked at.
-    pub(super) fn new(
-        specs: Vec<CredentialSpec>,
-        clock: Clock,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<AccountId>) {
+    pub(super) fn new(spec: CredentialSpec, clock: Clock) -> (Arc<Self>, mpsc::UnboundedReceiver<AccountId>) {
         let (kick, kicked) = mpsc::unbounded_channel();
         let accounts = boxcar::Vec::new();
-        let mut credentials = Vec::with_capacity(specs.len());
-        for (id, spec) in specs.into_iter().enumerate() {
-            let first = accounts.count();
-            let mut by_name = HashMap::new();
-            for (name, source) in spec.accounts {
-                let account = accounts.push(Account::new(Arc::clone(&name), id, source, spec.margin));
-                by_name.insert(name, account);
-            }
-            credentials.push(Credential {
-                id,
-                name: spec.name,
-                accounts: first..accounts.count(),
-                by_name: ArcSwap::from_pointee(by_name),
-                listed: AtomicBool::new(spec.logins.is_none()),
-                logins: spec.logins,
-                margin: spec.margin,
-                strategy: spec.strategy,
-                required: spec.required,
-                lease_timeout: spec.lease_timeout,
-                lease_queue: spec.lease_queue,
-                idle_account: spec.idle_account,
-                waiting: AtomicUsize::new(0),
-                changed: Notify::new(),
-                turn: AtomicU64::new(0),
-            });
+        let mut by_name = HashMap::new();
+        for (name, source) in spec.accounts {
+            let account = accounts.push(Account::new(Arc::clone(&name), source, spec.margin));
+            by_name.insert(name, account);
         }
-        let pool = Arc::new(Self { credentials: credentials.into_boxed_slice(), accounts, clock, kick });
+        let credential = Credential {
+            name: spec.name,
+            accounts: 0..accounts.count(),
+            by_name: ArcSwap::from_pointee(by_name),
+            listed: AtomicBool::new(spec.logins.is_none()),
+            logins: spec.logins,
+            margin: spec.margin,
+            strategy: spec.strategy,
+            required: spec.required,
+            lease_timeout: spec.lease_timeout,
+            lease_queue: spec.lease_queue,
+            idle_account: spec.idle_account,
+            waiting: AtomicUsize::new(0),
+            changed: Notify::new(),
+            turn: AtomicU64::new(0),
+            counts: ArcSwap::default(),
+        };
+        let pool = Arc::new(Self { credential, accounts, clock, kick });
         (pool, kicked)
     }
 
@@ -118,8 +113,7 @@ impl TokenPool {
     /// # Errors
     /// [`LeaseError`] when none came within the credential's `lease_timeout`, when none can be expected by then,
     /// or when `lease_queue` requests wait already.
-    pub async fn lease(&self, claim: impl Into<Claim>) -> Result<Lease, LeaseError> {
-        let claim = claim.into();
+    pub async fn lease(&self, claim: Claim) -> Result<Lease, LeaseError> {
         match self.try_lease(claim) {
             Some(lease) => Ok(lease),
             None => self.wait(claim).await,
@@ -127,14 +121,13 @@ impl TokenPool {
     }
 
     /// A lease if a valid token is there.
-    pub fn try_lease(&self, claim: impl Into<Claim>) -> Option<Lease> {
-        let claim = claim.into();
+    pub fn try_lease(&self, claim: Claim) -> Option<Lease> {
         let now = self.clock.now();
         let accounts = self.accounts_of(claim);
         if accounts.len() == 1 {
             return self.lease_of(accounts.start, now);
         }
-        let group = &self.credentials[claim.credential];
+        let group = &self.credential;
         let rests = |id: &AccountId| self.accounts[*id].resting_until.load(Ordering::Relaxed) > nanos(now);
         self.choose(group, now, |id| !rests(id))
             // All rest: one that was asked to slow down is better than none.
@@ -148,7 +141,7 @@ impl TokenPool {
         now: Moment,
         may_be_used: impl Fn(&AccountId) -> bool,
     ) -> Option<Lease> {
-        let mut candidates = self.accounts_of(group.id.into()).filter(may_be_used);
+        let mut candidates = self.accounts_of(Claim::any()).filter(may_be_used);
         match group.strategy {
             Strategy::Failover => candidates.find_map(|id| self.lease_of(id, now)),
             Strategy::Spread => {
@@ -164,6 +157,16 @@ impl TokenPool {
     fn has_token(&self, id: AccountId, now: Moment) -> bool {
         let current = self.accounts[id].current.load();
         current.as_ref().is_some_and(|token| token.expires.is_none_or(|at| now < at))
+    }
+
+    /// From here on it is counted there, by its credential's name.
+    pub fn is_counted_in(&self, metrics: &Metrics) {
+        self.credential.counts.store(metrics.of_credential(&self.credential.name));
+    }
+
+    /// What is counted of it.
+    pub fn counts(&self) -> Arc<CredentialCounts> {
+        self.credential.counts.load_full()
     }
 
     /// The name of the account that a lease is of.
@@ -197,7 +200,7 @@ impl TokenPool {
     }
 
     async fn wait(&self, claim: Claim) -> Result<Lease, LeaseError> {
-        let group = &self.credentials[claim.credential];
+        let group = &self.credential;
         let _place = Place::take(group)?;
         let accounts = self.accounts_of(claim);
         // Asking is using, whether there is a token or not.
@@ -250,7 +253,7 @@ impl TokenPool {
     /// within `lease_timeout`.
     pub async fn replacement(&self, refused: &Lease, verdict: Verdict) -> Option<Lease> {
         let account = &self.accounts[refused.account];
-        let group = &self.credentials[account.credential];
+        let group = &self.credential;
         let attempts = match verdict {
             Verdict::Pass => return None,
             Verdict::Newer => return self.lease_of(refused.account, self.clock.now()),
@@ -307,7 +310,7 @@ impl TokenPool {
     }
 
     fn unavailable(&self, claim: Claim) -> LeaseError {
-        let group = &self.credentials[claim.credential];
+        let group = &self.credential;
         let now = self.clock.now();
         let accounts = || self.accounts_of(claim).map(|id| &self.accounts[id]);
         let next = accounts().filter_map(|account| account.machine().next_try()).min();
@@ -331,7 +334,7 @@ impl TokenPool {
 
 impl fmt::Debug for TokenPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenPool").field("credentials", &self.credentials.len()).finish_non_exhaustive()
+        f.debug_struct("TokenPool").field("credential", &self.credential.name).finish_non_exhaustive()
     }
 }
 

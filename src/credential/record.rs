@@ -49,29 +49,38 @@ impl TokenPool {
         self.accounts.iter().map(|(_, account)| self.record(account)).collect()
     }
 
-    /// Waits until an account of the credential has a token or its first fetch has failed; then its records.
-    pub async fn settled(&self, credential: usize) -> Vec<AccountRecord> {
-        let group = &self.credentials[credential];
+    /// Waits until an account has a token or its first fetch has failed; then all records.
+    pub async fn settled(&self) -> Vec<AccountRecord> {
+        let group = &self.credential;
         loop {
             let changed = group.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let of_group = || {
-                self.accounts
-                    .iter()
-                    .map(|(_, account)| account)
-                    .filter(|account| account.credential == credential)
-            };
-            if of_group().all(|account| account.machine().attempts() > 0) {
-                return of_group().map(|account| self.record(account)).collect();
+            let accounts = || self.accounts.iter().map(|(_, account)| account);
+            if accounts().all(|account| account.machine().attempts() > 0) {
+                return accounts().map(|account| self.record(account)).collect();
             }
             changed.await;
         }
     }
 
-    fn record(&self, account: &Account) -> AccountRecord {
-        let credential = &self.credentials[account.credential];
+    /// An account's state in one word.
+    pub(super) fn state_of(&self, account: &Account) -> State {
         let now = self.clock.now();
+        let machine = account.machine();
+        let has_token = machine.held().is_some_and(|held| held.expires.is_none_or(|at| now < at));
+        match machine.state(now) {
+            State::Dead | State::Failing if !has_token && account.login_required.load(Ordering::Relaxed) => {
+                State::LoginRequired
+            }
+            state => state,
+        }
+    }
+
+    fn record(&self, account: &Account) -> AccountRecord {
+        let credential = &self.credential;
+        let now = self.clock.now();
+        let state = self.state_of(account);
         let machine = account.machine();
         let held = machine.held();
         let has_token = held.is_some_and(|held| held.expires.is_none_or(|at| now < at));
@@ -81,10 +90,7 @@ impl TokenPool {
             credential: Arc::clone(&credential.name),
             account: Arc::clone(&account.name),
             required: credential.required,
-            state: match machine.state(now) {
-                State::Dead | State::Failing if !has_token && login_required => State::LoginRequired,
-                state => state,
-            },
+            state,
             has_token,
             login_required,
             generation: machine.generation(),

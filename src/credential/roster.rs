@@ -13,7 +13,7 @@ use super::rotation::GrantSource;
 use super::source::TokenSource;
 use super::vault::{Change, Vault};
 use crate::clock::Clock;
-use crate::config::{CredentialId, Encoding};
+use crate::config::Encoding;
 use crate::telemetry::chain;
 
 /// Where a credential's accounts come from.
@@ -25,9 +25,7 @@ pub trait Directory: fmt::Debug + Send + Sync {
 /// Accounts whose grant may have changed under the pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct News {
-    /// The credential.
-    pub credential: CredentialId,
-    /// These of its accounts.
+    /// These accounts.
     pub accounts: Vec<Arc<str>>,
     /// And all that the pool knows of already.
     pub all: bool,
@@ -58,35 +56,28 @@ impl Directory for Grants {
 
 /// Tells the keeper of logins and logouts, for ever.
 pub(super) fn follow(
-    vault: Arc<Vault>,
-    logins: Vec<(CredentialId, Arc<Grants>)>,
+    vault: &Vault,
+    grants: Arc<Grants>,
 ) -> (mpsc::UnboundedReceiver<News>, Pin<Box<dyn Future<Output = ()> + Send>>) {
     let (sender, news) = mpsc::unbounded_channel();
+    let mut changes = vault.changes();
     let followed = async move {
-        let Some(mut changes) = vault.changes() else { return };
         while let Some(change) = changes.recv().await {
-            for (credential, grants) in &logins {
-                let Some(news) = news_of(&change, *credential, grants).await else { continue };
-                if sender.send(news).is_err() {
-                    return;
-                }
+            let Some(news) = news_of(&change, &grants).await else { continue };
+            if sender.send(news).is_err() {
+                return;
             }
         }
     };
     (news, Box::pin(followed))
 }
 
-async fn news_of(change: &Change, credential: CredentialId, grants: &Grants) -> Option<News> {
+async fn news_of(change: &Change, grants: &Grants) -> Option<News> {
     let of_all = grants.login.key("");
     match change {
         Change::One(key) => {
             let is_its = key.credential == of_all.credential && key.issuer == of_all.issuer;
-            is_its.then(|| News {
-                credential,
-                accounts: vec![Arc::clone(&key.account)],
-                all: false,
-                listed: false,
-            })
+            is_its.then(|| News { accounts: vec![Arc::clone(&key.account)], all: false, listed: false })
         }
         Change::Any => {
             let listed = grants.vault.backend.accounts(&of_all.credential, &of_all.issuer).await;
@@ -96,7 +87,7 @@ async fn news_of(change: &Change, credential: CredentialId, grants: &Grants) -> 
             });
             // Those that are known are looked at whether there is a list or not.
             let (accounts, all) = (listed.as_deref().unwrap_or_default().to_vec(), true);
-            Some(News { credential, accounts, all, listed: listed.is_ok() })
+            Some(News { accounts, all, listed: listed.is_ok() })
         }
     }
 }

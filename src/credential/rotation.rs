@@ -227,7 +227,7 @@ impl GrantSource {
             Sent::Unknown => {
                 self.vault.health.counts.uncertain.fetch_add(1, Ordering::Relaxed);
                 warn!(
-                    %credential, %account, access_token_left = self.left(before),
+                    %credential, %account, token_left_s = self.left(before),
                     "it is uncertain whether the refresh token was used up: its answer did not arrive; one careful try \
                      follows"
                 );
@@ -247,7 +247,7 @@ impl GrantSource {
                     // Somebody else's try came first and succeeded.
                     return self.fetched(access).map(Presented::Token);
                 }
-                warn!(%credential, %account, access_token_left = self.left(before), "{}", crate::telemetry::chain(&error));
+                warn!(%credential, %account, token_left_s = self.left(before), "{}", crate::telemetry::chain(&error));
                 Err(self.login_required(why))
             }
         }

@@ -5,6 +5,7 @@
 //! each account: one that could not be saved is used from memory and saved as soon as that works, and one that the
 //! store has an older version of is written over it.
 
+mod changes;
 mod health;
 mod presenting;
 
@@ -14,9 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use self::changes::Changes;
 use self::health::Health;
 use self::presenting::Presenting;
 use super::grant::{Grant, Life};
@@ -31,6 +33,7 @@ const LAST_TRIES: Duration = Duration::from_secs(5);
 /// How long to wait between two tries for a lock that somebody has; up to twice that.
 pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(40);
 
+pub use self::changes::Change;
 pub use self::health::VaultRecord;
 pub(super) use self::presenting::Presentation;
 
@@ -58,22 +61,6 @@ struct Known {
     grant: Grant,
     /// Does the store not have it yet?
     unsaved: bool,
-}
-
-struct Changes {
-    sender: mpsc::UnboundedSender<Change>,
-    receiver: Mutex<Option<mpsc::UnboundedReceiver<Change>>>,
-    /// Told when there is something to save.
-    unsaved: Notify,
-}
-
-/// Which grants somebody has changed by a login or a logout.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// This one.
-    One(Key),
-    /// Perhaps any.
-    Any,
 }
 
 /// A grant as it stands.
@@ -125,14 +112,13 @@ pub struct LoggedOut {
 impl Vault {
     /// A vault on a store.
     pub fn new(backend: Arc<dyn Backend>, clock: Clock) -> Arc<Self> {
-        let (sender, receiver) = mpsc::unbounded_channel();
         Arc::new(Self {
             backend,
             health: Health::new(clock.clone()),
             clock,
             known: Mutex::default(),
             epoch: tokio::sync::Mutex::default(),
-            changed: Changes { sender, receiver: Mutex::new(Some(receiver)), unsaved: Notify::new() },
+            changed: Changes::default(),
             presenting: Presenting::default(),
             parked: Mutex::default(),
             relisting: AtomicBool::new(false),
@@ -212,9 +198,9 @@ impl Vault {
         }
     }
 
-    /// The changes that somebody's login or logout makes, once: whoever takes it hears of them.
-    pub(super) fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
-        self.changed.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// The changes that somebody's login or logout makes, from here on.
+    pub(super) fn changes(&self) -> mpsc::UnboundedReceiver<Change> {
+        self.changed.hear()
     }
 
     /// Asks for another listing of all accounts in a while; many wishes are one.
@@ -226,7 +212,7 @@ impl Vault {
         tokio::spawn(async move {
             tokio::time::sleep(ROUND).await;
             vault.relisting.store(false, Ordering::Release);
-            let _ = vault.changed.sender.send(Change::Any);
+            vault.changed.tell(&Change::Any);
         });
     }
 
@@ -240,7 +226,7 @@ impl Vault {
         if self.backend.is_shared() {
             self.look_for_changes().await;
         } else {
-            let _ = self.changed.sender.send(Change::Any);
+            self.changed.tell(&Change::Any);
         }
         loop {
             tokio::select! {
@@ -285,7 +271,7 @@ impl Vault {
                 return;
             }
             if self.clock.now() >= deadline {
-                warn!(unsaved, "grants could not be saved before the end; log in to them again");
+                warn!(lost = unsaved, "grants could not be saved before the end; log in to them again");
                 return;
             }
             tokio::time::sleep(ROUND / 4).await;
@@ -507,7 +493,7 @@ impl Vault {
                 if seen.replace(epoch) != Some(epoch) {
                     // The first look counts as well: what there is, is news.
                     // Whoever listened is gone only when the process stops.
-                    let _ = self.changed.sender.send(Change::Any);
+                    self.changed.tell(&Change::Any);
                 }
             }
             Err(error) => self.health.failed(&error),
@@ -516,7 +502,7 @@ impl Vault {
 
     /// Tells this process's pool and all others of a login or logout.
     async fn tell_all(&self, key: &Key) {
-        let _ = self.changed.sender.send(Change::One(key.clone()));
+        self.changed.tell(&Change::One(key.clone()));
         let mut seen = self.epoch.lock().await;
         if !self.announce().await {
             return;

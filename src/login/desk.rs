@@ -20,6 +20,7 @@ use super::pages::{
 };
 use super::{LoginError, Logout, Revoked, account_name, credential_of};
 use crate::clock::Clock;
+use crate::config::{Config, CredentialKind};
 use crate::credential::LoginCredential;
 use crate::credential::vault::{LoggedOut, Vault};
 use crate::oauth::authorize::{Attempt, Callback};
@@ -79,6 +80,18 @@ impl Desk {
     pub fn served_at(mut self, address: SocketAddr) -> Self {
         self.served = Some(address);
         self
+    }
+
+    /// Is it the desk for the logins of a configuration, with what they bring going to this vault?
+    pub fn is_for(&self, config: &Config, vault: &Arc<Vault>) -> bool {
+        let mut logins = config.credentials.iter().filter_map(|credential| match &credential.kind {
+            CredentialKind::AuthorizationCode(login) => Some((&credential.name, login)),
+            _ => None,
+        });
+        let mut ours = self.credentials.iter();
+        Arc::ptr_eq(&self.vault, vault)
+            && ours.all(|own| logins.next().is_some_and(|(name, login)| own.is(name, login)))
+            && logins.next().is_none()
     }
 
     /// Begins a login.
@@ -315,7 +328,7 @@ impl Desk {
         match ended {
             Ok(done) => {
                 let scope = done.scope.as_deref().unwrap_or("-");
-                info!(credential = %name, %account, scope, refresh = done.refresh, "logged in");
+                info!(credential = %name, %account, scope, has_refresh_token = done.refresh, "logged in");
                 Ended { status: StatusCode::OK, outcome: Outcome::Done(done) }
             }
             Err((status, error)) => {

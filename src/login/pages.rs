@@ -15,6 +15,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 
 use super::book::{Done, Useless};
+use super::html::Html;
 use super::shell_word;
 
 /// An answer to a browser.
@@ -40,39 +41,6 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     );
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
 });
-
-/// Text between tags, made of escaped pieces.
-#[derive(Debug, Default)]
-struct Html(String);
-
-impl Html {
-    fn raw(mut self, markup: &'static str) -> Self {
-        self.0.push_str(markup);
-        self
-    }
-
-    fn text(mut self, text: &str) -> Self {
-        for c in text.chars() {
-            match c {
-                '&' => self.0.push_str("&amp;"),
-                '<' => self.0.push_str("&lt;"),
-                '>' => self.0.push_str("&gt;"),
-                '"' => self.0.push_str("&quot;"),
-                '\'' => self.0.push_str("&#39;"),
-                c => self.0.push(c),
-            }
-        }
-        self
-    }
-
-    fn paragraph(self, text: &str) -> Self {
-        self.raw("<p>").text(text).raw("</p>\n")
-    }
-
-    fn pair(self, name: &'static str, value: &str) -> Self {
-        self.raw("<dt>").raw(name).raw("</dt><dd>").text(value).raw("</dd>\n")
-    }
-}
 
 /// A page with a heading and paragraphs.
 pub fn message(status: StatusCode, heading: &'static str, paragraphs: &[&str]) -> Page {
@@ -148,7 +116,7 @@ pub fn onward(link: &str) -> Page {
         .raw("<p><a href=\"")
         .text(link)
         .raw("\" rel=\"noreferrer\">Go on to the authorization server</a>, if that does not happen by itself.</p>\n");
-    page(StatusCode::OK, "Log in", &head.0, body)
+    page(StatusCode::OK, "Log in", head.markup(), body)
 }
 
 /// What is said of a login that failed.
@@ -222,7 +190,7 @@ fn page(status: StatusCode, heading: &'static str, head: &str, body: Html) -> Pa
          <meta name=\"color-scheme\" content=\"light dark\">{head}\
          <title>{heading} – sidekey</title><style>{STYLE}</style></head>\n\
          <body><main><h1>{heading}</h1>\n{}</main></body></html>\n",
-        body.0
+        body.markup()
     );
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;

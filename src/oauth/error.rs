@@ -224,7 +224,7 @@ mod tests {
             (OAuthError::Call(dial()), Sent::Not, false),
             (OAuthError::Call(CallError::Timeout(second)), Sent::Unknown, false),
             (OAuthError::Call(CallError::Withheld), Sent::Not, false),
-            (OAuthError::Call(CallError::TooLarge), Sent::Unknown, false),
+            (OAuthError::Call(CallError::TooLarge(65_536)), Sent::Unknown, false),
             (OAuthError::Call(CallError::Body("x".into())), Sent::Unknown, false),
             (AnswerError::Empty(StatusCode::OK).into(), Sent::Unknown, false),
             (AnswerError::NotJson { html: true }.into(), Sent::Unknown, false),
@@ -253,7 +253,7 @@ mod tests {
             (status(500), Sent::Unknown, false),
             (status(504), Sent::Unknown, false),
             (OAuthError::RevocationCall(dial()), Sent::Not, false),
-            (OAuthError::RevocationCall(CallError::TooLarge), Sent::Unknown, false),
+            (OAuthError::RevocationCall(CallError::TooLarge(65_536)), Sent::Unknown, false),
             (revocation(400), Sent::Refused, true),
             (revocation(503), Sent::Unknown, false),
         ];

@@ -19,6 +19,10 @@ pub(crate) struct Line<'a> {
     pub(crate) caller: Option<&'a str>,
     /// The other end of the connection: `ADDRESS:PORT`, or `uid:UID` of a Unix socket.
     pub(crate) peer: Option<Peer>,
+    /// The caller's, or the one that sidekey made.
+    pub(crate) request_id: Option<&'a str>,
+    /// Of the caller's `traceparent`.
+    pub(crate) trace_id: Option<&'a str>,
     pub(crate) route: Option<&'a str>,
     pub(crate) account: Option<&'a str>,
     #[serde(serialize_with = "method")]
@@ -139,6 +143,8 @@ mod tests {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_780_000_000_007),
             caller: Some("ci"),
             peer: Some(Peer::Unix(1000)),
+            request_id: Some("r-1"),
+            trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
             route: Some("aura"),
             account: Some("al\"ice"),
             method,
@@ -164,11 +170,13 @@ mod tests {
     fn a_line_has_these_fields_in_this_order() {
         assert_eq!(
             written(&line("/v1/a", "GET")),
-            r#"{"time":"2026-05-28T20:26:40.007Z","caller":"ci","peer":"uid:1000","route":"aura","account":"al\"ice","method":"GET","path":"/v1/a","status":200,"code":null,"duration_ms":12.345,"upstream_ms":9.0,"bytes_in":0,"bytes_out":5,"protocol":"HTTP/1.1","ended":"complete"}"#
+            r#"{"time":"2026-05-28T20:26:40.007Z","caller":"ci","peer":"uid:1000","request_id":"r-1","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","route":"aura","account":"al\"ice","method":"GET","path":"/v1/a","status":200,"code":null,"duration_ms":12.345,"upstream_ms":9.0,"bytes_in":0,"bytes_out":5,"protocol":"HTTP/1.1","ended":"complete"}"#
         );
         let nothing = Line {
             caller: None,
             peer: Some(Peer::Tcp("127.0.0.1:5".parse().unwrap())),
+            request_id: None,
+            trace_id: None,
             route: None,
             account: None,
             status: None,
@@ -179,7 +187,7 @@ mod tests {
         };
         assert_eq!(
             written(&nothing),
-            r#"{"time":"2026-05-28T20:26:40.007Z","caller":null,"peer":"127.0.0.1:5","route":null,"account":null,"method":"X","path":"","status":null,"code":"no_route","duration_ms":12.345,"upstream_ms":null,"bytes_in":0,"bytes_out":5,"protocol":"HTTP/1.1","ended":"caller_gone"}"#
+            r#"{"time":"2026-05-28T20:26:40.007Z","caller":null,"peer":"127.0.0.1:5","request_id":null,"trace_id":null,"route":null,"account":null,"method":"X","path":"","status":null,"code":"no_route","duration_ms":12.345,"upstream_ms":null,"bytes_in":0,"bytes_out":5,"protocol":"HTTP/1.1","ended":"caller_gone"}"#
         );
     }
 

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::error::{ProxyError, Public};
 use super::exchange::Exchange;
+use super::marks::REQUEST_ID;
 use super::response_body::ResponseBody;
 use super::token_request::TokenRefusal;
 use crate::config::Provider;
@@ -34,7 +35,7 @@ pub(crate) fn of(
     let public = error.public();
     let body = match error {
         ProxyError::TokenRequest(refusal) => oauth_body(refusal),
-        _ => body(provider, &public),
+        _ => body(provider, &public, exchange),
     };
     exchange.note(|recording| recording.code = Some(public.code));
     let mut response = own(Bytes::from(body), exchange, now);
@@ -45,6 +46,8 @@ pub(crate) fn of(
     if let Ok(value) = HeaderValue::try_from(format!("sidekey; error={}", public.proxy_error)) {
         headers.insert(HeaderName::from_static("proxy-status"), value);
     }
+    // What a person reports; the log says the same.
+    headers.insert(REQUEST_ID.clone(), exchange.request_id());
     if error.ends_connection() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -119,12 +122,15 @@ fn oauth_body(refusal: TokenRefusal) -> String {
     json!({ "error": words.error, "error_description": words.text }).to_string()
 }
 
-fn body(provider: Provider, public: &Public) -> String {
+fn body(provider: Provider, public: &Public, exchange: &Exchange) -> String {
     let Public { code, text, .. } = public;
     let value = match provider {
         Provider::Aura => json!({ "errors": [{ "message": text, "reason": code }] }),
         Provider::Neo4j => json!({ "errors": [{ "code": neo4j_code(public), "message": text }] }),
-        Provider::Neon => json!({ "request_id": request_id(), "code": code, "message": text }),
+        Provider::Neon => {
+            let id = exchange.request_id();
+            json!({ "request_id": id.to_str().unwrap_or_default(), "code": code, "message": text })
+        }
         Provider::Generic => json!({ "error": code, "message": text }),
     };
     value.to_string()
@@ -158,11 +164,6 @@ fn neo4j_code(public: &Public) -> String {
         })
         .collect();
     format!("Neo.{class}.Sidekey{title}")
-}
-
-/// A name for one answer that a person can search the caller's log for.
-fn request_id() -> String {
-    format!("sidekey-{:016x}", fastrand::u64(..))
 }
 
 #[cfg(test)]

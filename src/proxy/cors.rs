@@ -29,7 +29,7 @@ static SIDEKEY_TOKEN: HeaderName = HeaderName::from_static("sidekey-token");
 
 /// What pages may read of any answer, besides what Fetch lets every page read.
 const EXPOSED: &str = "etag, link, location, neo4j-cluster-affinity, proxy-status, retry-after, sidekey-error, \
-                       www-authenticate";
+                       www-authenticate, x-request-id";
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 
 /// The pages that a route is open to, and the headers for them.

@@ -6,9 +6,14 @@ use std::rc::Rc;
 use std::task::Context;
 use std::time::Duration;
 
+use http::{HeaderValue, StatusCode};
+
+use super::counting::Count;
+use super::marks::{Marks, TraceId};
 use super::recording::Recording;
 use super::tunnel::Tunnel;
 use crate::clock::ticker::{Alarm, Ticker};
+use crate::config::CallerId;
 
 /// The most that is read ahead of a connection, in either direction, and so the most that an answer's header may hold.
 pub const MAX_BUFFER_BYTES: usize = 64 * 1024;
@@ -36,8 +41,12 @@ pub struct Exchange {
     place: RefCell<Option<Place>>,
     /// What the caller's connection becomes after the answer.
     tunnel: RefCell<Option<Box<Tunnel>>>,
+    /// What is counted of it when it ends.
+    count: RefCell<Option<Count>>,
     /// What the access log will say of it, if there is one.
     recording: RefCell<Option<Box<Recording>>>,
+    /// By what others know it.
+    marks: RefCell<Marks>,
 }
 
 /// A place among the requests that a worker serves at once; given back when dropped.
@@ -110,7 +119,9 @@ impl Exchange {
             is_answered: Cell::new(false),
             place: RefCell::default(),
             tunnel: RefCell::default(),
+            count: RefCell::default(),
             recording: RefCell::default(),
+            marks: RefCell::default(),
         })
     }
 
@@ -123,6 +134,11 @@ impl Exchange {
     pub fn is_overdue(&self, cx: &Context<'_>) -> bool {
         self.alarm.wakes(cx);
         self.alarm.has_rung()
+    }
+
+    /// The caller has so long at most to say what it wants.
+    pub fn hurries(&self, span: Duration) {
+        self.alarm.set_sooner(span);
     }
 
     /// Bytes came from the caller.
@@ -251,6 +267,51 @@ impl Exchange {
         self.tunnel.take()
     }
 
+    /// By what others know the request that begins.
+    pub(crate) fn is_marked(&self, marks: Marks) {
+        self.marks.replace(marks);
+    }
+
+    /// The request's id: the caller's, or one that is made where it is first asked for.
+    pub(crate) fn request_id(&self) -> HeaderValue {
+        let (id, is_new) = self.marks.borrow_mut().id();
+        if is_new {
+            self.note(|recording| recording.request_id = Some(id.clone()));
+        }
+        id
+    }
+
+    /// The request's id, if it has one by now.
+    pub(crate) fn known_request_id(&self) -> Option<HeaderValue> {
+        self.marks.borrow().known_id()
+    }
+
+    /// The trace that the request belongs to.
+    pub(crate) fn trace(&self) -> Option<TraceId> {
+        self.marks.borrow().trace()
+    }
+
+    /// From here on it counts.
+    pub(crate) fn counts(&self, count: Count) {
+        self.count.replace(Some(count));
+    }
+
+    /// Its request is this caller's and takes this route, as far as that is known.
+    pub(crate) fn is_of(&self, caller: Option<CallerId>, route: Option<usize>) {
+        if let Some(count) = self.count.borrow_mut().as_mut() {
+            count.is_of(route);
+        }
+        self.note(|recording| (recording.caller, recording.route) = (caller, route));
+    }
+
+    /// The caller is answered with this status.
+    pub(crate) fn answers_with(&self, status: StatusCode) {
+        if let Some(count) = self.count.borrow_mut().as_mut() {
+            count.answered(status);
+        }
+        self.note(|recording| recording.answered(status));
+    }
+
     /// From here on it is recorded.
     pub(crate) fn records(&self, recording: Box<Recording>) {
         self.recording.replace(Some(recording));
@@ -281,7 +342,13 @@ impl Exchange {
     /// The answer has left, or broke off.
     pub(crate) fn ends(&self) {
         self.place.take();
-        self.recording.take();
+        // One look at the clock for both.
+        let end = self.count.take().map(Count::ends);
+        if let (Some(mut recording), Some(end)) = (self.recording.take(), end) {
+            recording.ends(end);
+        }
+        // They are pieces of what was read, which is not read into again as long as they are kept.
+        self.marks.take();
         self.is_handed.set(false);
         self.phase.set(Phase::Idle);
         self.alarm.set(self.limits.idle);

@@ -4,6 +4,7 @@
 //! by moving that number, and sleeps until the slot comes; so it is first come, first served across all workers,
 //! without a lock and without a queue. Slots are nanoseconds since the start.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const MARGIN: u64 = 50;
 
 /// The paces of all routes, shared by all workers.
 #[derive(Debug)]
-pub struct Paces(Box<[Option<Pace>]>);
+pub struct Paces(Box<[Option<Arc<Pace>>]>);
 
 /// A route's pace.
 #[derive(Debug)]
@@ -63,12 +64,22 @@ struct Place<'a> {
 }
 
 impl Paces {
-    /// The paces of these routes, which begin now as if nothing had been sent before.
-    pub fn new(routes: &[Route]) -> Self {
+    /// The paces of these routes, which begin now as if nothing had been sent before; but for those that `before`, of
+    /// an earlier configuration, has the same of: their upstreams remember.
+    pub fn new(routes: &[Route], before: Option<(&Self, &[Route])>) -> Self {
         let start = Instant::now();
-        let pace =
-            |route: &Route| (!route.pace.is_empty()).then(|| Pace::new(start, &route.pace, route.pace_wait));
-        Self(routes.iter().map(pace).collect())
+        let same = |route: &Route| {
+            let (paces, routes) = before?;
+            let index = routes.iter().position(|earlier| {
+                (&earlier.name, &earlier.upstream, &earlier.pace, earlier.pace_wait)
+                    == (&route.name, &route.upstream, &route.pace, route.pace_wait)
+            })?;
+            paces.0[index].clone()
+        };
+        let new = |route: &Route| {
+            (!route.pace.is_empty()).then(|| Arc::new(Pace::new(start, &route.pace, route.pace_wait)))
+        };
+        Self(routes.iter().map(|route| same(route).or_else(|| new(route))).collect())
     }
 
     /// Waits for the turn of a request. A caller that goes away meanwhile gives its turn back if it is the last in the

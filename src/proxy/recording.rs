@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::request::Parts;
-use http::{Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::Shared;
 use super::access::{Ended, Line, Peer};
+use super::exchange::Exchange;
+use super::marks::TraceId;
 use crate::clock::Moment;
 use crate::clock::ticker::Ticker;
 use crate::config::CallerId;
@@ -37,6 +39,8 @@ pub(crate) struct Recording {
     time: SystemTime,
     start: Moment,
     peer: Option<Peer>,
+    pub(crate) request_id: Option<HeaderValue>,
+    trace: Option<TraceId>,
     method: Method,
     uri: Uri,
     version: Version,
@@ -50,6 +54,7 @@ pub(crate) struct Recording {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     ended: Option<Ended>,
+    end: Option<Moment>,
 }
 
 impl Recorder {
@@ -63,14 +68,21 @@ impl Recorder {
         })
     }
 
-    /// A request came in.
-    pub(crate) fn begins(self: &Rc<Self>, head: &Parts, peer: Option<Peer>) -> Box<Recording> {
-        let clock = &self.shared.clock;
+    /// A request came in, at `start`.
+    pub(crate) fn begins(
+        self: &Rc<Self>,
+        head: &Parts,
+        peer: Option<Peer>,
+        start: Moment,
+        exchange: &Exchange,
+    ) -> Box<Recording> {
         Box::new(Recording {
             recorder: Rc::clone(self),
-            time: clock.wall(),
-            start: clock.now(),
+            time: self.shared.clock.wall(),
+            start,
             peer,
+            request_id: exchange.known_request_id(),
+            trace: exchange.trace(),
             method: head.method.clone(),
             uri: head.uri.clone(),
             version: head.version,
@@ -84,6 +96,7 @@ impl Recorder {
             bytes_in: 0,
             bytes_out: 0,
             ended: None,
+            end: None,
         })
     }
 
@@ -130,6 +143,11 @@ impl Recording {
         self.status = Some(status);
     }
 
+    /// It ends now.
+    pub(crate) fn ends(&mut self, now: Moment) {
+        self.end = Some(now);
+    }
+
     /// The answer has passed, or will not be asked for (RFC 9110 §9.3.2); else, how it ended.
     pub(crate) fn passed(&mut self, is_whole: bool, otherwise: Ended) {
         let is_whole = is_whole || self.method == Method::HEAD;
@@ -151,13 +169,15 @@ impl Drop for Recording {
             time: self.time,
             caller: self.caller.map(|caller| &**rules.callers().name(caller)),
             peer: self.peer,
+            request_id: self.request_id.as_ref().and_then(|id| id.to_str().ok()),
+            trace_id: self.trace.as_ref().map(TraceId::as_str),
             route: self.route.map(|route| &*rules.routes()[route].name),
             account: self.account.as_deref(),
             method: self.method.as_str(),
             path: self.uri.path(),
             status: self.status.map(|status| status.as_u16()),
             code: self.code,
-            duration: clock.now().since(self.start),
+            duration: self.end.unwrap_or_else(|| clock.now()).since(self.start),
             upstream: self.upstream,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,

@@ -11,6 +11,8 @@ use tracing::{info, warn};
 use super::Shared;
 use super::access::{Cut, Peer};
 use super::error::ProxyError;
+use super::exchange::Exchange;
+use super::marks::TraceId;
 use crate::clock::ticker::Ticker;
 use crate::config::CallerId;
 use crate::telemetry::chain;
@@ -44,6 +46,7 @@ pub(crate) struct Trouble<'a> {
     pub(crate) method: &'a Method,
     /// Without a query.
     pub(crate) path: &'a str,
+    pub(crate) exchange: &'a Exchange,
 }
 
 impl Reporter {
@@ -66,11 +69,13 @@ impl Reporter {
         let method = tracing::field::display(Cut(request.method.as_str(), MAX_METHOD));
         // It may be anything that a caller makes up; `Debug` of a text has no control characters.
         let path = Cut(request.path, MAX_PATH).to_string();
+        let (id, trace) = (request.exchange.request_id(), request.exchange.trace());
+        let (request_id, trace_id) = (id.to_str().ok(), trace.as_ref().map(TraceId::as_str));
         let text = chain(error);
         if status.is_server_error() && !is_refusal {
-            warn!(code, route, caller, peer, method, path, unsaid, "{text}");
+            warn!(code, route, caller, peer, method, path, request_id, trace_id, unsaid, "{text}");
         } else {
-            info!(code, route, caller, peer, method, path, unsaid, "refused: {text}");
+            info!(code, route, caller, peer, method, path, request_id, trace_id, unsaid, "refused: {text}");
         }
     }
 
@@ -95,10 +100,10 @@ impl Reporter {
         }
     }
 
-    fn names(&self, (_, caller, route): Kind) -> (Option<&str>, &str) {
+    fn names(&self, (_, caller, route): Kind) -> (Option<&str>, Option<&str>) {
         let rules = &self.shared.rules;
         let caller = caller.map(|caller| &**rules.callers().name(caller));
-        (caller, route.map_or("", |route| &rules.routes()[route].name))
+        (caller, route.map(|route| &*rules.routes()[route].name))
     }
 }
 

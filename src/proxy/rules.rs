@@ -17,8 +17,9 @@ use super::path;
 use super::reach::Reach;
 use super::read_only::{self, Access};
 use super::route::{self, RouteTable};
+use super::shared::Slot;
 use super::token_request::TokenRefusal;
-use crate::config::{Bind, CallerId, Config, CredentialKind, ListenId, Peer, Provider, Route};
+use crate::config::{CallerId, Config, CredentialKind, ListenId, Peer, Provider, Route};
 use crate::guard::callers::Callers;
 use crate::guard::{self, Guard, Refused};
 use crate::rights::{self, Rights};
@@ -40,6 +41,8 @@ pub struct Rules {
     max_target: usize,
     /// The most lines of a header. Of HTTP/1.1, hyper counts them.
     max_headers: usize,
+    /// Does each request get an id, upstream and in its answer?
+    gives_request_ids: bool,
     /// By listener: do callers speak TLS to it?
     tls: Vec<bool>,
     /// By route: the web pages that it is open to.
@@ -89,6 +92,17 @@ fn keeps_case(config: &Config, listener: ListenId) -> bool {
         }
     };
     config.routes.iter().any(|route| route.preserve_header_case && may_match(route))
+}
+
+/// How a connection came in.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// On this open listener.
+    pub slot: Slot,
+    /// From this process, of a Unix socket, where that is known.
+    pub peer: Option<Peer>,
+    /// From this address, of TCP.
+    pub remote: Option<SocketAddr>,
 }
 
 /// How a request came in.
@@ -155,7 +169,8 @@ impl Rules {
             keep_case: (0..listeners.len()).map(|listener| keeps_case(config, listener)).collect(),
             max_target: config.server.limits.target,
             max_headers: config.server.limits.headers,
-            by_name: listeners.iter().map(|listener| matches!(listener.bind, Bind::Tcp(_))).collect(),
+            gives_request_ids: config.server.request_id,
+            by_name: listeners.iter().map(|listener| !listener.bind.is_unix()).collect(),
             tls: listeners.iter().map(|listener| listener.tls.is_some()).collect(),
         }
     }
@@ -163,6 +178,11 @@ impl Rules {
     /// The callers of the configuration.
     pub fn callers(&self) -> &Callers {
         &self.callers
+    }
+
+    /// Does each request get an id, upstream and in its answer?
+    pub fn gives_request_ids(&self) -> bool {
+        self.gives_request_ids
     }
 
     /// The routes, in the order of the configuration.

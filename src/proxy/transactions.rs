@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use http::Method;
 use serde::Deserialize;
 
-use crate::config::{CallerId, Provider, Route};
-use crate::credential::{Lease, TokenPool};
+use crate::config::{Provider, Route};
+use crate::credential::{InForce, Lease};
 
 const SHARDS: usize = 16;
 /// Open transactions that are known at most in each shard; the least recently opened one is forgotten first.
@@ -33,13 +33,16 @@ struct Shard {
     opened: u64,
 }
 
-type Key = (usize, Box<str>);
+/// By name: it means the same in the next configuration.
+type Key = (Arc<str>, Box<str>);
 
 #[derive(Debug)]
 struct Open {
     lease: Lease,
+    /// Whose lease it is.
+    credential: Weak<InForce>,
     /// Who opened it, where callers are told apart.
-    caller: Option<CallerId>,
+    caller: Option<Arc<str>>,
     /// Its number among those opened in the shard.
     order: u64,
 }
@@ -116,24 +119,26 @@ impl Transactions {
         Self { shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
     }
 
-    /// The lease that opened a transaction, as long as its token is valid.
+    /// The lease that opened a transaction, as long as its token is valid and of this credential still.
     ///
     /// # Errors
     /// [`Foreign`] where another caller opened it.
     pub(crate) fn lease(
         &self,
-        route: usize,
+        route: &Arc<str>,
         transaction: &str,
-        caller: Option<CallerId>,
-        pool: &TokenPool,
+        caller: Option<&Arc<str>>,
+        credential: &Arc<InForce>,
     ) -> Result<Option<Lease>, Foreign> {
-        let key = (route, transaction.into());
+        let key = (Arc::clone(route), transaction.into());
         let mut shard = self.shard(&key);
         let Some(open) = shard.open.get(&key) else { return Ok(None) };
-        if open.caller != caller {
+        if open.caller.as_ref() != caller {
             return Err(Foreign);
         }
-        if pool.is_valid(&open.lease) {
+        // Another configuration may have given the route to another credential.
+        let is_its = std::ptr::eq(open.credential.as_ptr(), Arc::as_ptr(credential));
+        if is_its && credential.pool().is_valid(&open.lease) {
             return Ok(Some(open.lease.clone()));
         }
         // With its token dead the transaction is lost; the server says so itself.
@@ -142,30 +147,38 @@ impl Transactions {
     }
 
     /// Was a transaction begun on this route by this caller, and not ended or forgotten since?
-    pub(crate) fn knows(&self, route: usize, transaction: &str, caller: Option<CallerId>) -> bool {
-        let key = (route, transaction.into());
-        self.shard(&key).open.get(&key).is_some_and(|open| open.caller == caller)
+    pub(crate) fn knows(&self, route: &Arc<str>, transaction: &str, caller: Option<&Arc<str>>) -> bool {
+        let key = (Arc::clone(route), transaction.into());
+        self.shard(&key).open.get(&key).is_some_and(|open| open.caller.as_ref() == caller)
     }
 
     /// A transaction has ended.
-    pub(crate) fn forget(&self, route: usize, transaction: &str) {
-        let key = (route, transaction.into());
+    pub(crate) fn forget(&self, route: &Arc<str>, transaction: &str) {
+        let key = (Arc::clone(route), transaction.into());
         self.shard(&key).open.remove(&key);
     }
 
     /// Watches the answer to a request that opened a transaction.
     pub(crate) fn opening(
         self: &Arc<Self>,
-        route: usize,
+        route: &Arc<str>,
         path: &str,
-        caller: Option<CallerId>,
+        caller: Option<&Arc<str>>,
         lease: Lease,
+        credential: &Arc<InForce>,
     ) -> Opening {
-        let words = ServersWords::default();
-        Opening { transactions: Arc::clone(self), route, path: path.into(), caller, lease, words }
+        Opening {
+            transactions: Arc::clone(self),
+            route: Arc::clone(route),
+            path: path.into(),
+            caller: caller.cloned(),
+            lease,
+            credential: Arc::downgrade(credential),
+            words: ServersWords::default(),
+        }
     }
 
-    fn bind(&self, key: Key, caller: Option<CallerId>, lease: Lease) {
+    fn bind(&self, key: Key, caller: Option<Arc<str>>, lease: Lease, credential: Weak<InForce>) {
         let mut shard = self.shard(&key);
         if shard.open.len() >= PER_SHARD && !shard.open.contains_key(&key) {
             let oldest = shard.open.iter().min_by_key(|(_, open)| open.order).map(|(key, _)| key.clone());
@@ -173,7 +186,7 @@ impl Transactions {
         }
         shard.opened += 1;
         let order = shard.opened;
-        shard.open.insert(key, Open { lease, caller, order });
+        shard.open.insert(key, Open { lease, credential, caller, order });
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
@@ -193,10 +206,11 @@ impl Default for Transactions {
 #[derive(Debug)]
 pub(crate) struct Opening {
     transactions: Arc<Transactions>,
-    route: usize,
+    route: Arc<str>,
     path: Box<str>,
-    caller: Option<CallerId>,
+    caller: Option<Arc<str>>,
     lease: Lease,
+    credential: Weak<InForce>,
     words: ServersWords,
 }
 
@@ -210,8 +224,9 @@ impl Opening {
             return;
         }
         if let Some(id) = transaction_id(&self.words.kept) {
-            let key = (self.route, format!("{}/{id}", self.path).into());
-            self.transactions.bind(key, self.caller, self.lease.clone());
+            let key = (Arc::clone(&self.route), format!("{}/{id}", self.path).into());
+            let (lease, credential) = (self.lease.clone(), Weak::clone(&self.credential));
+            self.transactions.bind(key, self.caller.clone(), lease, credential);
         }
     }
 }

@@ -12,6 +12,7 @@ use tracing::trace;
 use super::access::Ended;
 use super::recording::Recording;
 use crate::dial::Stream;
+use crate::telemetry::metrics::sheet::Connected;
 
 /// The upstream's end of a tunnel.
 pub struct Tunnel {
@@ -20,6 +21,8 @@ pub struct Tunnel {
     ahead: Bytes,
     /// Its place among the connections to the upstream, for as long as it lasts.
     _place: Option<OwnedSemaphorePermit>,
+    /// Counts as a connection to the upstream, for as long as it lasts.
+    _connected: Connected,
     /// For the access log, whose line is written when the tunnel ends.
     recording: Option<Box<Recording>>,
 }
@@ -32,8 +35,13 @@ impl fmt::Debug for Tunnel {
 }
 
 impl Tunnel {
-    pub(crate) fn new(stream: Stream, ahead: Bytes, place: Option<OwnedSemaphorePermit>) -> Box<Self> {
-        Box::new(Self { stream, ahead, _place: place, recording: None })
+    pub(crate) fn new(
+        stream: Stream,
+        ahead: Bytes,
+        place: Option<OwnedSemaphorePermit>,
+        connected: Connected,
+    ) -> Box<Self> {
+        Box::new(Self { stream, ahead, _place: place, _connected: connected, recording: None })
     }
 
     /// The access log is told of it in this record.
@@ -43,7 +51,7 @@ impl Tunnel {
 
     /// Carries bytes both ways until both sides have closed theirs, or one breaks off.
     pub async fn join(self: Box<Self>, callers: impl AsyncRead + AsyncWrite + Unpin) {
-        let Self { mut stream, ahead, _place, recording } = *self;
+        let Self { mut stream, ahead, _place, _connected, recording } = *self;
         let mut callers = Counted { stream: callers, recording, is_broken: false };
         let joined: io::Result<_> = async {
             callers.write_all(&ahead).await?;

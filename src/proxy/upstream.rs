@@ -8,6 +8,7 @@ mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,12 +21,14 @@ use self::http1::Link;
 use self::http2::Shared;
 use self::places::{Place, Places};
 use super::Share;
+use super::counting::Counter;
 use super::error::ProxyError;
 use super::exchange::{Exchange, Phase};
 use super::request_body::RequestBody;
 use crate::clock::ticker::Ticker;
 use crate::config::{HttpVersion, Route};
 use crate::dial::{Stream, dial};
+use crate::telemetry::metrics::sheet::{Connected, RouteSheet};
 use crate::tls::{Connector, HTTP_1, HTTP_2};
 
 pub(crate) use self::body::UpstreamBody;
@@ -36,8 +39,8 @@ const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// A worker's connections to all upstreams.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
-    /// By route.
-    pools: Box<[Pool]>,
+    /// By route; shared with an earlier configuration's where nothing changed.
+    pools: Box<[Rc<Pool>]>,
     ticker: Rc<Ticker>,
 }
 
@@ -59,6 +62,8 @@ struct Pool {
     keep: Duration,
     /// The upstream's own `:authority` of HTTP/2, which Host is to HTTP/1.1.
     authority: Authority,
+    /// Where its connections are counted.
+    sheet: Arc<RouteSheet>,
 }
 
 #[derive(Debug)]
@@ -87,6 +92,17 @@ impl UpstreamTls {
         };
         Self { any, http1: connector }
     }
+}
+
+/// An earlier configuration's routes, their TLS, and a worker's connections for them.
+pub(crate) type Earlier<'a> = (&'a [Route], &'a [Option<Arc<UpstreamTls>>], &'a Upstreams);
+
+/// Do two routes of the same name make and keep their connections in the same way? TLS aside.
+fn is_reached_alike(a: &Route, b: &Route) -> bool {
+    (&a.name, &a.upstream, a.http, a.preserve_header_case)
+        == (&b.name, &b.upstream, b.http, b.preserve_header_case)
+        && (a.max_connections, a.max_queue, a.idle_timeout)
+            == (b.max_connections, b.max_queue, b.idle_timeout)
 }
 
 /// Why a request got no answer.
@@ -139,9 +155,34 @@ enum Way {
 }
 
 impl Upstreams {
-    pub(crate) fn new(routes: &[Route], ticker: &Rc<Ticker>, share: Share) -> Rc<Self> {
-        let pools = routes.iter().map(|route| Pool::new(route, share)).collect();
-        Rc::new(Self { pools, ticker: Rc::clone(ticker) })
+    /// Connections for these routes, whose TLS is `tls`. Those of `before`, of an earlier configuration, go on where
+    /// nothing changed that has to do with them.
+    pub(crate) fn new(
+        routes: &[Route],
+        tls: &[Option<Arc<UpstreamTls>>],
+        ticker: &Rc<Ticker>,
+        share: Share,
+        counter: &Counter,
+        before: Option<Earlier<'_>>,
+    ) -> Rc<Self> {
+        let same = |route: &Route, tls: Option<&Arc<UpstreamTls>>| {
+            let (routes, earlier_tls, upstreams) = before?;
+            let goes_on = |(earlier, earlier_tls): (&Route, &Option<Arc<UpstreamTls>>)| {
+                let same_tls = match (tls, earlier_tls) {
+                    (Some(tls), Some(earlier)) => Arc::ptr_eq(tls, earlier),
+                    (None, None) => true,
+                    _ => false,
+                };
+                same_tls && is_reached_alike(route, earlier)
+            };
+            let index = routes.iter().zip(earlier_tls).position(goes_on)?;
+            Some(Rc::clone(&upstreams.pools[index]))
+        };
+        let pools = routes.iter().zip(tls).enumerate().map(|(index, (route, tls))| {
+            let new = || Rc::new(Pool::new(route, share, Arc::clone(counter.sheet(index))));
+            same(route, tls.as_ref()).unwrap_or_else(new)
+        });
+        Rc::new(Self { pools: pools.collect(), ticker: Rc::clone(ticker) })
     }
 
     /// Sends a request on a connection that is there, or on a new one where there is none, as far as `on` allows.
@@ -310,7 +351,7 @@ impl Upstreams {
             error if error.is_other_protocol() => ProxyError::NotHttp2,
             error => ProxyError::Unreachable(error),
         })?;
-        let born = self.ticker.millis();
+        let (born, connected) = (self.ticker.millis(), Connected::new(&pool.sheet));
         let agreed = match connector {
             Some(_) => stream.alpn_protocol() == Some(HTTP_2),
             None => route.http == HttpVersion::Http2,
@@ -322,10 +363,10 @@ impl Upstreams {
             if route.http == HttpVersion::Http2 && may_speak_http2 {
                 return Err(ProxyError::NotHttp2);
             }
-            return Ok(Way::Http1(Link::new(stream, route, born).await?, place));
+            return Ok(Way::Http1(Link::new(stream, route, born, connected).await?, place));
         }
         pool.made.set(pool.made.get() + 1);
-        let shared = Shared::new(stream, born, pool.made.get()).await?;
+        let shared = Shared::new(stream, born, pool.made.get(), connected).await?;
         pool.http2.borrow_mut().push(Rc::clone(&shared));
         Ok(Way::Http2(shared.place(&self.ticker)))
     }
@@ -334,14 +375,14 @@ impl Upstreams {
     fn keep(&self, index: usize, mut link: Box<Link>) {
         let since = self.ticker.millis();
         if !is_old(link.born, since) && !link.keep.is_zero() {
-            link.was_used();
+            link.rests();
             self.pools[index].idle.borrow_mut().push(Idle { link, since });
         }
     }
 }
 
 impl Pool {
-    fn new(route: &Route, share: Share) -> Self {
+    fn new(route: &Route, share: Share, sheet: Arc<RouteSheet>) -> Self {
         let max_connections = route.max_connections.map(|count| share.of(count));
         Self {
             idle: RefCell::default(),
@@ -355,6 +396,7 @@ impl Pool {
             // Checked when the configuration was loaded.
             authority: Authority::try_from(route.upstream.host_header.as_bytes())
                 .unwrap_or_else(|_| Authority::from_static("upstream.invalid")),
+            sheet,
         }
     }
 
@@ -379,6 +421,7 @@ impl Pool {
                 let Some(mut idle) = self.idle.borrow_mut().pop() else { return Poll::Ready(None) };
                 // Has the upstream closed it meanwhile?
                 if !idle.link.is_closed(cx) && idle.link.is_ready() {
+                    idle.link.works();
                     return Poll::Ready(Some(idle.link));
                 }
             }

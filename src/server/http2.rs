@@ -19,7 +19,7 @@ use tracing::{debug, trace};
 use super::service::Service;
 use super::stream::Opened;
 use crate::clock::ticker::Alarm;
-use crate::proxy::Arrival;
+use crate::proxy::Entry;
 use crate::proxy::exchange::Exchange;
 
 /// What a caller may send of one body ahead of the upstream that takes it. Callers are near, so little is enough.
@@ -28,18 +28,19 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// Serves an HTTP/2 connection to its end.
-pub(super) async fn serve(opened: Opened, arrival: Arrival, service: Rc<Service>) {
+pub(super) async fn serve(opened: Opened, entry: Entry, service: Rc<Service>) {
     let streams = Streams::new(&service);
     let handler = service_fn(|request: Request<Incoming>| {
         let (service, streams) = (Rc::clone(&service), Rc::clone(&streams));
         async move {
             let exchange = streams.current(&service);
-            let answer = service.proxy.serve(request, arrival, &exchange).await;
+            let proxy = service.proxy();
+            let answer = proxy.serve(request, entry, &exchange).await;
             streams.served();
             Ok::<_, Infallible>(answer)
         }
     });
-    let limits = &service.limits;
+    let limits = service.limits.get();
     let mut builder =
         http2::Builder::new(StreamTasks { streams: Rc::clone(&streams), service: Rc::clone(&service) });
     builder
@@ -52,11 +53,14 @@ pub(super) async fn serve(opened: Opened, arrival: Arrival, service: Rc<Service>
         // An answer's Date is the upstream's to give.
         .auto_date_header(false);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(opened), handler));
-    let mut told_to_end = false;
+    let (mut told_to_end, mut changes) = (false, 0);
     let ended = std::future::poll_fn(|cx| {
-        if service.draining.get() && !told_to_end {
-            told_to_end = true;
-            connection.as_mut().graceful_shutdown();
+        if changes != service.changes.get() {
+            changes = service.changes.get();
+            if !told_to_end && service.ends(entry.slot) {
+                told_to_end = true;
+                connection.as_mut().graceful_shutdown();
+            }
         }
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             return Poll::Ready(ended);
@@ -91,13 +95,13 @@ struct Streams {
 impl Streams {
     fn new(service: &Service) -> Rc<Self> {
         let idle = service.ticker.alarm();
-        idle.set(service.times.idle);
+        idle.set(service.times.get().idle);
         Rc::new(Self {
             running: Cell::new(0),
             taken_back: Cell::new(0),
             idle,
             current: RefCell::default(),
-            limit: service.times.idle,
+            limit: service.times.get().idle,
         })
     }
 
@@ -105,7 +109,7 @@ impl Streams {
     fn current(&self, service: &Service) -> Rc<Exchange> {
         // A handler runs in its stream's task and nowhere else.
         let current = self.current.borrow().clone();
-        current.unwrap_or_else(|| Exchange::of_stream(&service.ticker, service.times))
+        current.unwrap_or_else(|| Exchange::of_stream(&service.ticker, service.times.get()))
     }
 
     /// A request is answered.
@@ -129,7 +133,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamTasks {
         let streams = Rc::clone(&self.streams);
         streams.running.set(streams.running.get() + 1);
         streams.idle.clear();
-        let exchange = Exchange::of_stream(&self.service.ticker, self.service.times);
+        let exchange = Exchange::of_stream(&self.service.ticker, self.service.times.get());
         spawn_local(StreamTask { future: Box::pin(future), exchange, streams });
     }
 }

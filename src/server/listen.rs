@@ -3,30 +3,48 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, lchown};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::config::{Access, Bind, ListenId, Listener};
+use tracing::info;
+
+use super::handed::{HandedSockets, Socket};
+use crate::config::{Access, Bind, Listener};
+use crate::proxy::Slot;
 
 /// Connections that may wait to be accepted; the system may have a lower bound of its own.
 const BACKLOG: i32 = 4096;
 
-/// A bound listener, not yet accepting.
-#[derive(Debug)]
+/// A bound listener that is accepted from, under a number that no other of the process ever has.
+#[derive(Debug, Clone)]
+pub struct Open {
+    /// The number.
+    pub slot: Slot,
+    /// The listener.
+    pub bound: Bound,
+}
+
+/// A bound listener; closed with the last that has it.
+#[derive(Debug, Clone)]
 pub struct Bound {
     /// Where it is reached: `127.0.0.1:7600` or `unix:/path`.
     pub address: String,
     /// The socket address, of TCP.
     pub socket_addr: Option<SocketAddr>,
-    pub(super) listening: Listening,
+    pub(super) listening: Arc<Listening>,
 }
 
 /// A listening socket.
 #[derive(Debug)]
 pub(super) enum Listening {
     Tcp(TcpListener),
-    Unix { listener: UnixListener, path: PathBuf },
+    Unix {
+        listener: UnixListener,
+        /// Its file, with device and inode, where that is ours to remove as long as it is the same.
+        file: Option<(PathBuf, Option<(u64, u64)>)>,
+    },
 }
 
 /// A connection as it was accepted, not yet bound to a worker's runtime.
@@ -40,7 +58,7 @@ pub(super) enum RawStream {
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) stream: RawStream,
-    pub(super) listener: ListenId,
+    pub(super) slot: Slot,
     /// Where it came from, of TCP.
     pub(super) remote: Option<SocketAddr>,
 }
@@ -66,6 +84,9 @@ pub enum BindError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no such socket.
+    #[error("no socket was handed over by the name `{0}`; start sidekey by its socket unit")]
+    NotHandedOver(String),
     /// Anything else.
     #[error("cannot listen on {address}: {source}")]
     Io {
@@ -76,12 +97,25 @@ pub enum BindError {
     },
 }
 
-/// Binds all listeners, or none.
-pub fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, BindError> {
-    listeners.iter().map(bind_one).collect()
+impl Bound {
+    /// Gives a Unix socket's file the mode, owner and group that a listener at its place is to have.
+    ///
+    /// # Errors
+    /// [`BindError`] where the system does not let us.
+    pub fn give(&self, listener: &Listener) -> Result<(), BindError> {
+        let Bind::Unix { path, access } = &listener.bind else { return Ok(()) };
+        let failed = |source: io::Error| BindError::new(self.address.clone(), source);
+        give(path, access, &self.address)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(access.mode)).map_err(failed)
+    }
 }
 
-fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
+/// Binds all listeners, or none; those that were handed over are bound already.
+pub fn bind(listeners: &[Listener], handed: &HandedSockets) -> Result<Vec<Bound>, BindError> {
+    listeners.iter().map(|listener| bind_one(listener, handed)).collect()
+}
+
+fn bind_one(listener: &Listener, handed: &HandedSockets) -> Result<Bound, BindError> {
     match &listener.bind {
         Bind::Tcp(address) => {
             let failed = |source: io::Error| BindError::new(address.to_string(), source);
@@ -92,11 +126,38 @@ fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
             Ok(Bound {
                 address: bound.to_string(),
                 socket_addr: Some(bound),
-                listening: Listening::Tcp(socket),
+                listening: Arc::new(Listening::Tcp(socket)),
             })
         }
         Bind::Unix { path, access } => bind_unix(path, access),
+        Bind::Systemd { name, number, .. } => take(name, *number, handed),
     }
+}
+
+/// A socket that was handed over. How many connections may wait there is its unit's to say.
+fn take(name: &str, number: usize, handed: &HandedSockets) -> Result<Bound, BindError> {
+    let failed = |source: io::Error| BindError::new(format!("systemd:{name}"), source);
+    let bound = match handed.get(name, number).map_err(failed)? {
+        None => return Err(BindError::NotHandedOver(name.to_owned())),
+        Some(Socket::Tcp(listener)) => {
+            listener.set_nonblocking(true).map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            let listening = Arc::new(Listening::Tcp(listener));
+            Bound { address: address.to_string(), socket_addr: Some(address), listening }
+        }
+        Some(Socket::Unix(listener)) => {
+            listener.set_nonblocking(true).map_err(failed)?;
+            let own = listener.local_addr().map_err(failed)?;
+            let address = match own.as_pathname() {
+                Some(path) => format!("unix:{}", path.display()),
+                None => format!("systemd:{name}"),
+            };
+            let listening = Arc::new(Listening::Unix { listener, file: None });
+            Bound { address, socket_addr: None, listening }
+        }
+    };
+    info!(socket = name, address = bound.address, "listening on a socket that was handed over");
+    Ok(bound)
 }
 
 fn bind_unix(path: &Path, access: &Access) -> Result<Bound, BindError> {
@@ -118,8 +179,12 @@ fn bind_unix(path: &Path, access: &Access) -> Result<Bound, BindError> {
         let _ = std::fs::remove_file(&hidden);
         return Err(error);
     }
-    let listening = Listening::Unix { listener: socket, path: path.to_owned() };
-    Ok(Bound { address, socket_addr: None, listening })
+    let file = Some((path.to_owned(), identity(path)));
+    Ok(Bound { address, socket_addr: None, listening: Arc::new(Listening::Unix { listener: socket, file }) })
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// A name beside the socket's own that is no longer than the system takes (`sun_path`, 107 bytes on Linux).
@@ -211,8 +276,10 @@ impl AsFd for Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if let Self::Unix { path, .. } = self {
-            // Its file is ours to remove; already gone is as good.
+        if let Self::Unix { file: Some((path, file)), .. } = self
+            && identity(path) == *file
+        {
+            // Already gone is as good.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -247,7 +314,7 @@ mod tests {
             Access { mode: 0o660, group, owner: None },
             Access { mode: 0o640, group, owner },
         ] {
-            let bound = bind(&[listener(&path, access)]).unwrap();
+            let bound = bind(&[listener(&path, access)], &HandedSockets::default()).unwrap();
             let meta = path.symlink_metadata().unwrap();
             let want = (access.mode, access.owner.unwrap_or(uid), access.group.unwrap_or(gid));
             assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), want);
@@ -266,7 +333,8 @@ mod tests {
             return;
         }
         let access = Access { mode: 0o660, owner: Some(0), group: Some(0) };
-        let error = bind(&[listener(&folder.path().join("s.sock"), access)]).unwrap_err();
+        let listener = listener(&folder.path().join("s.sock"), access);
+        let error = bind(&[listener], &HandedSockets::default()).unwrap_err();
         assert!(error.to_string().contains("to user 0 and group 0: "), "{error}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
@@ -277,7 +345,7 @@ mod tests {
         let room = 103 - folder.path().as_os_str().len() - 1;
         for length in [room, room - 4, room - 8, 5] {
             let path = folder.path().join("s".repeat(length));
-            let bound = bind(&[listener(&path, Access::default())]).unwrap();
+            let bound = bind(&[listener(&path, Access::default())], &HandedSockets::default()).unwrap();
             UnixStream::connect(&path).unwrap();
             drop(bound);
         }

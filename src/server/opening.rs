@@ -5,6 +5,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead as _, ReadBuf};
@@ -27,8 +28,12 @@ pub(super) enum Version {
     Http2,
 }
 
-/// Opens a connection, within the time that its first header may take; none if the caller went away, took too long, or
-/// had said too little when `draining` began.
+/// How long a connection that was accepted may take to begin its first request once draining has begun. Who connects
+/// says at once what it wants, and closed before that it would have to be told from a failure.
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Opens a connection, within the time that its first header may take, or [`LAST_WORDS`] from when `draining` begins; none
+/// if the caller went away, or took too long.
 pub(super) async fn open(
     raw: RawStream,
     tls: Option<TlsAcceptor>,
@@ -36,9 +41,17 @@ pub(super) async fn open(
     draining: &Cell<bool>,
 ) -> io::Result<Option<(Opened, Version)>> {
     let mut opening = pin!(opened(raw, tls));
-    std::future::poll_fn(|cx| match opening.as_mut().poll(cx) {
-        Poll::Pending if exchange.is_overdue(cx) || draining.get() => Poll::Ready(Ok(None)),
-        polled => polled,
+    let mut told_to_end = false;
+    std::future::poll_fn(|cx| {
+        let polled = opening.as_mut().poll(cx);
+        if polled.is_pending() && draining.get() && !told_to_end {
+            told_to_end = true;
+            exchange.hurries(LAST_WORDS);
+        }
+        match polled {
+            Poll::Pending if exchange.is_overdue(cx) => Poll::Ready(Ok(None)),
+            polled => polled,
+        }
     })
     .await
 }

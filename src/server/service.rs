@@ -1,19 +1,76 @@
 //! What all connections of a worker are served with.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
 
 use crate::clock::ticker::Ticker;
 use crate::config::Limits;
-use crate::proxy::Proxy;
 use crate::proxy::exchange::CallerLimits;
+use crate::proxy::{Proxy, Slot};
 
 /// One worker's, shared by its connections.
 pub(super) struct Service {
-    pub(super) proxy: Rc<Proxy>,
+    proxy: RefCell<Rc<Proxy>>,
+    /// Those of earlier configurations on which requests may still run.
+    earlier: RefCell<Vec<Weak<Proxy>>>,
     pub(super) ticker: Rc<Ticker>,
     /// Are connections to end after what runs on them?
     pub(super) draining: Cell<bool>,
-    pub(super) times: CallerLimits,
-    pub(super) limits: Limits,
+    /// Counts the changes after which a connection has to ask whether it is to end.
+    pub(super) changes: Cell<u64>,
+    pub(super) times: Cell<CallerLimits>,
+    pub(super) limits: Cell<Limits>,
+}
+
+impl Service {
+    pub(super) fn new(proxy: Proxy, ticker: &Rc<Ticker>, times: CallerLimits, limits: Limits) -> Self {
+        Self {
+            proxy: RefCell::new(Rc::new(proxy)),
+            earlier: RefCell::default(),
+            ticker: Rc::clone(ticker),
+            draining: Cell::new(false),
+            changes: Cell::new(0),
+            times: Cell::new(times),
+            limits: Cell::new(limits),
+        }
+    }
+
+    /// What requests are served with that come from here on.
+    pub(super) fn proxy(&self) -> Rc<Proxy> {
+        Rc::clone(&self.proxy.borrow())
+    }
+
+    /// From here on, requests are served by what follows from `next`; those that run go on as they began.
+    pub(super) fn swap(&self, times: CallerLimits, limits: Limits, next: impl FnOnce(&Proxy) -> Proxy) {
+        let now = self.proxy();
+        let before = self.proxy.replace(Rc::new(next(&now)));
+        let mut earlier = self.earlier.borrow_mut();
+        earlier.retain(|proxy| proxy.strong_count() > 0);
+        earlier.push(Rc::downgrade(&before));
+        self.times.set(times);
+        self.limits.set(limits);
+        self.changed();
+    }
+
+    /// From here on, connections end after what runs on them.
+    pub(super) fn drain(&self) {
+        self.draining.set(true);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.set(self.changes.get() + 1);
+        self.ticker.wake_all();
+    }
+
+    /// Is a connection on this listener to end after what runs on it?
+    pub(super) fn ends(&self, slot: Slot) -> bool {
+        self.draining.get() || self.proxy.borrow().shared().listener(slot).is_none()
+    }
+
+    /// All proxies on which requests may run.
+    pub(super) fn proxies(&self) -> impl Iterator<Item = Rc<Proxy>> {
+        let earlier: Vec<_> = self.earlier.borrow().iter().filter_map(Weak::upgrade).collect();
+        std::iter::once(self.proxy()).chain(earlier)
+    }
 }

@@ -1,6 +1,5 @@
 //! A worker: one thread, one runtime, its own callers and its own upstream connections.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,10 +8,9 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 
-use super::ServerSettings;
 use super::connection;
-use super::listen::Accepted;
 use super::service::Service;
+use super::{Order, ServerSettings};
 use crate::clock::ticker::{TICK, Ticker};
 use crate::proxy::{Proxy, Share, Shared};
 
@@ -22,7 +20,7 @@ const MAX_LOOKUPS: usize = 4;
 /// What a worker is started with.
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
-    pub(super) arrivals: mpsc::UnboundedReceiver<Accepted>,
+    pub(super) orders: mpsc::UnboundedReceiver<Order>,
     /// Connections given to it and not ended; the acceptor counts them in.
     pub(super) load: Arc<AtomicUsize>,
     pub(super) settings: ServerSettings,
@@ -50,18 +48,25 @@ impl Worker {
 
     async fn serve(mut self) {
         let ticker = Ticker::new();
-        let requests = self.share.of(self.settings.limits.requests);
-        let proxy = Rc::new(Proxy::new(Arc::clone(&self.shared), &ticker, self.share, requests));
-        spawn_local(tick(Rc::clone(&ticker), Rc::clone(&proxy)));
-        let service = Rc::new(Service {
-            proxy,
-            ticker,
-            draining: Cell::new(false),
-            times: self.settings.times,
-            limits: self.settings.limits,
-        });
+        let ServerSettings { times, limits, .. } = self.settings;
+        let requests = self.share.of(limits.requests);
+        let proxy = Proxy::new(self.shared, &ticker, self.share, requests, None);
+        let service = Rc::new(Service::new(proxy, &ticker, times, limits));
+        spawn_local(tick(Rc::clone(&service)));
         let ended = Rc::new(Notify::new());
-        while let Some(accepted) = self.arrivals.recv().await {
+        while let Some(order) = self.orders.recv().await {
+            let accepted = match order {
+                Order::Serve(accepted) => accepted,
+                Order::Swap(shared, settings) => {
+                    self.settings = settings;
+                    let ServerSettings { times, limits, .. } = settings;
+                    let requests = self.share.of(limits.requests);
+                    service.swap(times, limits, |now| {
+                        Proxy::new(shared, &service.ticker, self.share, requests, Some(now))
+                    });
+                    continue;
+                }
+            };
             let served = connection::serve(accepted, Rc::clone(&service));
             let place = Counted { load: Arc::clone(&self.load), ended: Rc::clone(&ended) };
             spawn_local(async move {
@@ -69,8 +74,7 @@ impl Worker {
                 served.await;
             });
         }
-        service.draining.set(true);
-        service.ticker.wake_all();
+        service.drain();
         let drained = async {
             while self.load.load(Ordering::Relaxed) > 0 {
                 ended.notified().await;
@@ -78,19 +82,19 @@ impl Worker {
         };
         // What is left then is cut off.
         let _ = tokio::time::timeout(self.settings.drain_timeout, drained).await;
-        service.proxy.cuts_off();
+        service.proxies().for_each(|proxy| proxy.cuts_off());
     }
 }
 
 /// Ticks while there is anything to time or to tell.
-async fn tick(ticker: Rc<Ticker>, proxy: Rc<Proxy>) {
+async fn tick(service: Rc<Service>) {
     loop {
-        if !proxy.is_pending() {
-            ticker.wanted().await;
+        if !service.proxies().any(|proxy| proxy.is_pending()) {
+            service.ticker.wanted().await;
         }
         tokio::time::sleep(TICK).await;
-        ticker.tick();
-        proxy.sweep();
+        service.ticker.tick();
+        service.proxies().for_each(|proxy| proxy.sweep());
     }
 }
 

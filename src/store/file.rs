@@ -330,7 +330,7 @@ fn finish_or_remove(place: &Place) -> Result<(), StoreError> {
         .and_then(|file| file.sync_all())
         .and_then(|()| std::fs::rename(&draft, place.entry()))
         .map_err(|source| StoreError::Io { action: "finish", path: draft, source })?;
-    tracing::info!(entry = %place.entry().display(), "finished what a killed process was writing");
+    tracing::info!(file = %place.entry().display(), "finished what a killed process was writing");
     sync_directory(place)
 }
 

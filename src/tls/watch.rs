@@ -72,10 +72,12 @@ impl Change {
     fn tell(&self) {
         let cert = self.cert.display();
         match &self.outcome {
-            Ok(()) => info!(%cert, "a listener's certificate changed; new connections get the new one"),
+            Ok(()) => {
+                info!(file = %cert, "a listener's certificate changed; new connections get the new one")
+            }
             Err(error) => {
                 let text = chain(error);
-                warn!(%cert, "a listener's certificate changed and cannot be used, the old one stays: {text}");
+                warn!(file = %cert, "a listener's certificate changed and cannot be used, the old one stays: {text}");
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::support::{free, get, send};
 use http::Method;
 use sidekey::admin::Readiness;
 use sidekey::clock::Clock;
-use sidekey::credential::Keeper;
+use sidekey::credential::Credentials;
 use sidekey::demo::standins::Aura;
 use sidekey::demo::standins::Fault;
 
@@ -125,11 +125,12 @@ async fn readiness_follows_the_tokens_and_liveness_does_not() {
 
 #[tokio::test]
 async fn an_instance_that_stops_is_not_ready_whatever_its_tokens() {
-    let (pool, _keeper) = Keeper::with_pool(Vec::new(), Clock::system());
     let instance = {
-        let (clock, nothing) = (Clock::system(), serde_json::Value::Null);
+        let clock = Clock::system();
         let vault = sidekey::credential::Vault::in_memory(&clock);
-        sidekey::admin::Instance::new(pool, vault, clock, nothing, std::sync::Arc::default())
+        let (credentials, description) = (Credentials::default(), serde_json::Value::Null);
+        let subject = sidekey::admin::Subject { credentials, vault, description };
+        sidekey::admin::Instance::new(subject, clock, std::sync::Arc::default(), std::sync::Arc::default())
     };
     assert_eq!(instance.readiness(), Readiness::Ready);
     instance.stops();

@@ -52,9 +52,9 @@ fn everything_has_every_route_in_the_order_of_the_file() {
     assert_eq!(config.routes[0].provider, Provider::Aura);
     assert_eq!(config.routes[0].tls.ca, [PathBuf::from("/etc/ssl/private-ca.pem")]);
     assert_eq!(config.routes[1].tls.ca.len(), 2, "the global root and its own");
-    assert_eq!(config.routes[1].matches.listeners, [5, 6]);
-    assert!(config.server.listeners[..5].iter().all(|listener| listener.shared));
-    assert!(config.server.listeners[5..].iter().all(|listener| !listener.shared));
+    assert_eq!(config.routes[1].matches.listeners, [6, 7]);
+    assert!(config.server.listeners[..6].iter().all(|listener| listener.shared));
+    assert!(config.server.listeners[6..].iter().all(|listener| !listener.shared));
     let tls = config.server.listeners[3].tls.as_ref().unwrap();
     assert_eq!(tls.client_ca, [PathBuf::from("/etc/sidekey/callers.pem")], "nothing global is merged in");
     assert_eq!(config.routes[8].matches.paths, [""]);

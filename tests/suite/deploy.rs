@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sidekey::config::{Bind, Config, Environment, LoadOptions, Source, load};
+use sidekey::config::{Bind, Config, Environment, Handed, HandedKind, Handover, LoadOptions, Source, load};
 use sidekey::secret::SecretSource;
 
 const SIDECAR: &str = "deploy/kubernetes/sidecar/sidecar.yaml";
@@ -206,6 +206,45 @@ fn systemd_loads_every_secret_that_its_configuration_reads() {
     // Its store and its admin token have a place that it may write to.
     assert!(configuration.contains("\"/var/lib/sidekey\"") && unit.contains("StateDirectory=sidekey\n"));
     assert!(unit.contains("RuntimeDirectory=sidekey\n") && unit.contains("XDG_RUNTIME_DIR=/run/sidekey\n"));
+}
+
+/// The words of a unit's lines that begin so.
+fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
+    unit.lines().filter_map(|line| line.strip_prefix(key)).collect()
+}
+
+#[test]
+fn the_socket_unit_hands_over_what_the_configuration_for_it_listens_on() {
+    let unit = text("deploy/systemd/sidekey.socket");
+    let name = values(&unit, "FileDescriptorName=")[0];
+    let addresses = values(&unit, "ListenStream=");
+    let written = text("deploy/systemd/sidekey.toml");
+    // As the comment in it says.
+    let (with_socket, plain) = (format!("# listen = \"systemd:{name}\""), "listen = \"127.0.0.1:7600\"");
+    assert!(written.contains(&with_socket) && written.contains(plain), "{written}");
+    let written = written.replace(plain, "").replace(&with_socket, &with_socket[2..]);
+    let sockets = addresses.iter().enumerate().map(|(number, address)| Handed {
+        name: name.to_owned(),
+        number,
+        kind: HandedKind::Tcp(address.parse().unwrap()),
+    });
+    let handover = Handover::Seen { sockets: sockets.collect(), fault: None };
+    let source = Source::Text { name: "sidekey.toml".into(), text: written };
+    let environment = Environment::default().with_handover(handover);
+    let loaded = load(&source, &environment, LoadOptions { check_secrets: false }).unwrap();
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let [listener] = &loaded.config.server.listeners[..] else { panic!("one listener") };
+    assert_eq!(listener.bind.tcp(), addresses[0].parse().ok());
+    assert_eq!(values(&unit, "RequiredBy="), ["sidekey.service"]);
+}
+
+#[test]
+fn the_service_is_started_when_it_says_so_and_killed_when_it_is_silent() {
+    let unit = text("deploy/systemd/sidekey.service");
+    assert_eq!(values(&unit, "Type="), ["notify"]);
+    assert_eq!(values(&unit, "WatchdogSec="), ["30s"]);
+    // A mistake in the configuration, which no restart mends.
+    assert_eq!(values(&unit, "RestartPreventExitStatus="), ["2"]);
 }
 
 #[test]

@@ -8,8 +8,9 @@ use std::time::Duration;
 use crate::sources::{Act, Script, pool_with, token};
 use sidekey::clock::Clock;
 use sidekey::config::{Environment, LoadOptions, Source, Strategy, load};
+use sidekey::credential::Claim;
 use sidekey::credential::machine::State;
-use sidekey::credential::{Vault, pool_of};
+use sidekey::credential::{Credentials, Vault};
 use sidekey::header::IllegalCharacter;
 use sidekey::tls::TlsFactory;
 use tokio::time::{Instant, sleep};
@@ -49,7 +50,7 @@ async fn accounts_that_nobody_uses_are_let_go_and_come_back_when_wanted() {
     });
     for _ in 0..10 * 60 {
         sleep(Duration::from_secs(60)).await;
-        assert_eq!(pool.account_of(&pool.lease(0).await.unwrap()), "client 0");
+        assert_eq!(pool.account_of(&pool.lease(Claim::any()).await.unwrap()), "client 0");
     }
     let states: Vec<_> = pool.records().iter().map(|record| record.state).collect();
     assert_eq!(states, [State::Ready, State::Idle, State::Idle]);
@@ -57,7 +58,7 @@ async fn accounts_that_nobody_uses_are_let_go_and_come_back_when_wanted() {
     sleep(10 * HOUR).await;
     assert!(pool.records().iter().all(|record| record.state == State::Idle));
     assert!(script.fetches() <= before + 4, "{} after {before}", script.fetches());
-    assert!(pool.lease(0).await.is_ok(), "it comes back when it is wanted");
+    assert!(pool.lease(Claim::any()).await.is_ok(), "it comes back when it is wanted");
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,12 +70,12 @@ async fn an_account_that_was_let_go_while_it_failed_comes_back_when_it_is_wanted
     });
     let (pool, _keeper) =
         pool_with(&[&script], Clock::of_runtime(), |spec| spec.idle_account = Some(2 * HOUR));
-    assert!(pool.lease(0).await.is_err());
+    assert!(pool.lease(Claim::any()).await.is_err());
     sleep(5 * HOUR).await;
     assert_eq!(pool.records()[0].state, State::Idle, "nobody asked for hours");
-    assert!(pool.lease(0).await.is_err(), "still refused");
+    assert!(pool.lease(Claim::any()).await.is_err(), "still refused");
     sleep(2 * HOUR).await;
-    assert!(pool.lease(0).await.is_ok());
+    assert!(pool.lease(Claim::any()).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,7 +87,10 @@ async fn an_account_in_use_again_is_refreshed_ahead_again() {
     assert_eq!(script.fetches(), 1, "nobody used it, so it was not refreshed");
     for _ in 0..3 * 60 {
         sleep(Duration::from_secs(60)).await;
-        assert!(pool.try_lease(0).is_some(), "its token serves on, and the next is there before it ends");
+        assert!(
+            pool.try_lease(Claim::any()).is_some(),
+            "its token serves on, and the next is there before it ends"
+        );
     }
 }
 
@@ -112,7 +116,8 @@ fn an_account_takes_less_than_a_kibibyte_beyond_its_token() {
     let cold = allocation_counter::measure(|| {
         kept = Some({
             let clock = Clock::system();
-            pool_of(&config, &TlsFactory::default(), &clock, &Vault::in_memory(&clock)).unwrap()
+            let (tls, vault) = (TlsFactory::default(), Vault::in_memory(&clock));
+            Credentials::of(&config, &tls, &clock, &vault, &Credentials::default()).unwrap()
         });
     });
     drop(kept);

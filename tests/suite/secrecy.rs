@@ -17,6 +17,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 use sidekey::config::{Encoding, Environment, LoadOptions, Source, load};
+use sidekey::credential::Claim;
 use sidekey::credential::source::{StaticForm, StaticSource, TokenSource as _};
 use sidekey::demo::standins::{Fault, Neo4j};
 use sidekey::fetch::Answer;
@@ -364,16 +365,19 @@ async fn no_type_shows_its_secret_in_debug() {
     let text = aura_route(&aura, &format!("client_secret = {{ value = '{CLIENT_SECRET}' }}"));
     let loaded = config(&text);
     let tls = sidekey::tls::TlsFactory::default();
-    let (pool, keeper) = {
+    let (credentials, keepers) = {
         let clock = sidekey::clock::Clock::system();
-        sidekey::credential::pool_of(&loaded, &tls, &clock, &sidekey::credential::Vault::in_memory(&clock))
-            .unwrap()
+        let vault = sidekey::credential::Vault::in_memory(&clock);
+        sidekey::credential::Credentials::of(&loaded, &tls, &clock, &vault, &Default::default()).unwrap()
     };
-    drop(keeper);
-    let _ = write!(shown, "{loaded:?}{pool:?}{:?}", pool.records());
+    drop(keepers);
+    let _ = write!(shown, "{loaded:?}{credentials:?}{:?}", credentials.records());
     let running = sidekey(&statics("http://127.0.0.1:9"));
     running.settled().await;
-    let lease = tokio::time::timeout(Duration::from_secs(5), running.pool().lease(0)).await.unwrap().unwrap();
+    let lease = tokio::time::timeout(Duration::from_secs(5), running.pool().lease(Claim::any()))
+        .await
+        .unwrap()
+        .unwrap();
     let mut request = http::Request::new(());
     lease.apply(request.headers_mut());
     let _ = write!(shown, "{lease:?}{request:?}{}", running.debug());

@@ -122,12 +122,12 @@ pub(crate) fn pool_with(
 ) -> (Arc<TokenPool>, Kept) {
     let mut spec = spec(scripts);
     change(&mut spec);
-    pool_of(vec![spec], clock)
+    pool_of(spec, clock)
 }
 
-/// A pool of several credentials.
-pub(crate) fn pool_of(specs: Vec<CredentialSpec>, clock: Clock) -> (Arc<TokenPool>, Kept) {
-    let (pool, keeper) = Keeper::with_pool(specs, clock);
+/// A pool of a credential.
+pub(crate) fn pool_of(spec: CredentialSpec, clock: Clock) -> (Arc<TokenPool>, Kept) {
+    let (pool, keeper) = Keeper::with_pool(spec, clock);
     (pool, Kept(tokio::spawn(keeper.run())))
 }
 

@@ -24,7 +24,7 @@ async fn graph(lifetime: Duration) -> (Neo4j, Running) {
     (neo4j, running)
 }
 
-async fn call(running: &Running, method: Method, path: &str, affinity: &str) -> Reply {
+pub(crate) async fn call(running: &Running, method: Method, path: &str, affinity: &str) -> Reply {
     let headers = [
         ("content-type", "application/json"),
         ("accept-encoding", "gzip"),
@@ -35,7 +35,7 @@ async fn call(running: &Running, method: Method, path: &str, affinity: &str) -> 
 }
 
 /// Opens a transaction; its path and its affinity.
-async fn begin(running: &Running) -> (String, String) {
+pub(crate) async fn begin(running: &Running) -> (String, String) {
     let begun = call(running, Method::POST, "/db/neo4j/query/v2/tx", "").await;
     assert_eq!(begun.status, 202, "{}", begun.text());
     let id = begun.json()["transaction"]["id"].as_str().unwrap().to_owned();

@@ -87,7 +87,14 @@ fn address(node: &Node, text: &str, context: &mut Context<'_>) -> Option<SocketA
     let parsed = text.parse().ok();
     if parsed.is_none() {
         let message = format!("{} is not an address to listen on", node.shown());
-        context.out.error(node.at, message, "write \"127.0.0.1:7601\", say");
+        let help = match text.starts_with("systemd:") {
+            true => {
+                "sockets are handed over for `listen` alone: commands and probes find this one by its address; write \
+                     \"127.0.0.1:7601\", say"
+            }
+            false => "write \"127.0.0.1:7601\", say",
+        };
+        context.out.error(node.at, message, help);
     }
     parsed
 }

@@ -74,7 +74,10 @@ impl Callers {
         }
         if let Some(key) = by_peer
             && !is_broken(key)
-            && !listeners.iter().any(|listener| matches!(listener.bind, Bind::Unix { .. }))
+            && !listeners.iter().any(|listener| {
+                // Elsewhere it may turn out to be one.
+                listener.bind.is_unix() || matches!(listener.bind, Bind::Systemd { kind: None, .. })
+            })
         {
             let help = "write listen = \"unix:PATH\" as well, or a token instead";
             let message = format!("`{key}` has no use: no listener is a Unix socket");

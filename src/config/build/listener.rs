@@ -1,5 +1,6 @@
 //! Listeners: where callers connect, each address once.
 
+mod handed;
 mod socket;
 
 use std::net::SocketAddr;
@@ -14,6 +15,9 @@ use crate::config::{Bind, ListenId, Listener, ListenerTlsSettings, Upstream};
 const DEFAULT: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 7600));
 /// `sun_path` of Linux and the BSDs, less the closing NUL; macOS has the shortest.
 const LONGEST_SOCKET_PATH: usize = 103;
+
+/// What to do with `tls` where there is no use for it.
+const NO_TLS: &str = "remove it; what goes through a Unix socket does not leave this machine";
 
 /// Every listener so far.
 pub(super) struct Listeners {
@@ -56,21 +60,27 @@ impl Listeners {
             listeners.list.push((default, At::Whole));
         }
         for node in server.items("listen") {
-            let Some(written) = read(node, has_callers, context) else {
+            let Some(all) = read(node, has_callers, context) else {
                 listeners.incomplete = true;
                 continue;
             };
-            match listeners.find(&written.bind) {
-                Some(other) => listeners.report_twice(&written, other, context),
-                None => listeners.list.push(written.listener(true)),
+            for written in all {
+                match listeners.find(&written.bind) {
+                    Some(other) => listeners.report_twice(&written, other, context),
+                    None => listeners.list.push(written.listener(true)),
+                }
             }
         }
         listeners
     }
 
-    /// A route's own listener: one of the server's, which then is the route's alone, or a new one.
-    pub(super) fn claim(&mut self, node: &Node, context: &mut Context<'_>) -> Option<ListenId> {
-        let written = read(node, self.has_callers, context)?;
+    /// A route's own listeners: of the server's, which then are the route's alone, or new ones.
+    pub(super) fn claim(&mut self, node: &Node, context: &mut Context<'_>) -> Vec<ListenId> {
+        let all = read(node, self.has_callers, context).unwrap_or_default();
+        all.into_iter().filter_map(|written| self.claim_one(written, context)).collect()
+    }
+
+    fn claim_one(&mut self, written: Written, context: &mut Context<'_>) -> Option<ListenId> {
         let exact = self.list.iter().position(|(listener, _)| same(&listener.bind, &written.bind));
         if let Some(id) = exact {
             let (listener, at) = &mut self.list[id];
@@ -116,11 +126,17 @@ impl Listeners {
 
     /// Does an upstream's address lead back to one of the listeners?
     pub(super) fn are_behind(&self, upstream: &Upstream) -> bool {
-        let same = |listener: &Listener| match &listener.bind {
-            Bind::Tcp(address) => address.port() == upstream.port && address.port() != 0,
-            Bind::Unix { .. } => false,
+        let same = |listener: &Listener| {
+            listener.bind.tcp().is_some_and(|at| at.port() == upstream.port && at.port() != 0)
         };
         names::is_this_machine(&upstream.host) && self.list.iter().any(|(listener, _)| same(listener))
+    }
+
+    /// Warns of sockets that were handed over in vain.
+    pub(super) fn report_unused_sockets(&self, context: &mut Context<'_>) {
+        if !self.incomplete {
+            handed::report_unused(self.list.iter().map(|(listener, _)| listener), context);
+        }
     }
 
     pub(super) fn into_vec(self) -> Vec<Listener> {
@@ -134,16 +150,8 @@ impl Listeners {
     fn report_twice(&self, written: &Written, other: usize, context: &mut Context<'_>) {
         let (listener, at) = &self.list[other];
         let line = context.out.line_hint(*at);
-        let message =
-            format!("{} is already listened on by {}{line}", shown(&written.bind), shown(&listener.bind));
+        let message = format!("{} is already listened on by {}{line}", written.bind, listener.bind);
         context.out.error(written.at, message, "choose another address or port, or remove one of the two");
-    }
-}
-
-fn shown(bind: &Bind) -> String {
-    match bind {
-        Bind::Tcp(address) => address.to_string(),
-        Bind::Unix { path, .. } => format!("unix:{}", path.display()),
     }
 }
 
@@ -152,23 +160,29 @@ fn same(a: &Bind, b: &Bind) -> bool {
     match (a, b) {
         (Bind::Tcp(a), Bind::Tcp(b)) => a == b && a.port() != 0,
         (Bind::Unix { path: a, .. }, Bind::Unix { path: b, .. }) => a == b,
+        (Bind::Systemd { name: a, number: m, .. }, Bind::Systemd { name: b, number: n, .. }) => {
+            (a, m) == (b, n)
+        }
         _ => false,
     }
 }
 
 /// Could not both be bound: the same, or one of them every address of the machine.
 fn overlaps(a: &Bind, b: &Bind) -> bool {
-    match (a, b) {
-        (Bind::Tcp(a), Bind::Tcp(b)) => {
+    // Two that were handed over are both bound already.
+    let are_ours = matches!(a, Bind::Tcp(_)) || matches!(b, Bind::Tcp(_));
+    match a.tcp().zip(b.tcp()).filter(|_| are_ours) {
+        Some((a, b)) => {
             let every = a.ip().is_unspecified() || b.ip().is_unspecified();
-            same(&Bind::Tcp(*a), &Bind::Tcp(*b))
+            same(&Bind::Tcp(a), &Bind::Tcp(b))
                 || (a.port() == b.port() && a.port() != 0 && every && a.is_ipv4() == b.is_ipv4())
         }
-        _ => same(a, b),
+        None => same(a, b),
     }
 }
 
-fn read(node: &Node, has_callers: bool, context: &mut Context<'_>) -> Option<Written> {
+/// What one item stands for: several sockets, where as many were handed over by the same name. None: it is wrong.
+fn read(node: &Node, has_callers: bool, context: &mut Context<'_>) -> Option<Vec<Written>> {
     let (address, table) = match node.as_table() {
         Some(table) => (table.get("bind")?, Some(table)),
         None => (node, None),
@@ -184,11 +198,13 @@ fn read(node: &Node, has_callers: bool, context: &mut Context<'_>) -> Option<Wri
             return None;
         }
         if let Some(at) = place_of_tls {
-            let help = "remove it; what goes through a Unix socket does not leave this machine";
-            context.out.error(at, "`tls` is for TCP addresses", help);
+            context.out.error(at, "`tls` is for TCP addresses", NO_TLS);
         }
         let bind = Bind::Unix { path: PathBuf::from(path), access: socket::access(table, context)? };
-        return Some(Written { bind, at: address.at, access_given, tls: None });
+        return Some(vec![Written { bind, at: address.at, access_given, tls: None }]);
+    }
+    if let Some(name) = text.strip_prefix("systemd:") {
+        return handed::read(name, address, table, has_callers, context);
     }
     for key in access_given {
         let at = table.and_then(|table| table.get(key)).map_or(address.at, |node| node.at);
@@ -203,6 +219,25 @@ fn read(node: &Node, has_callers: bool, context: &mut Context<'_>) -> Option<Wri
         context.out.error(address.at, format!("{} is not an address to listen on", address.shown()), help);
         return None;
     };
+    let instead = format!("listen on 127.0.0.1:{}", tcp.port());
+    if !may_be_reached_at(tcp, &instead, address, table, has_callers, context) {
+        return None;
+    }
+    let tls = table.and_then(|table| table.table("tls")).and_then(|table| tls::listener(table, context));
+    let (bind, tls) = (Bind::Tcp(tcp), tls.zip(place_of_tls));
+    Some(vec![Written { bind, at: address.at, access_given: Vec::new(), tls }])
+}
+
+/// May callers come to that address? Reports it if it is beyond loopback and nobody shows who they are; `instead`:
+/// what is to be done so that it is not.
+fn may_be_reached_at(
+    tcp: SocketAddr,
+    instead: &str,
+    address: &Node,
+    table: Option<&Table>,
+    has_callers: bool,
+    context: &mut Context<'_>,
+) -> bool {
     let is_remote = !tcp.ip().to_canonical().is_loopback();
     let allowed = table.is_some_and(|table| table.flag("allow_unauthenticated_remote", false));
     if is_remote && !allowed && !has_callers {
@@ -211,27 +246,21 @@ fn read(node: &Node, has_callers: bool, context: &mut Context<'_>) -> Option<Wri
             At::Variable(_) => "write a file with",
             _ => "write",
         };
+        let bind = address.as_text().unwrap_or_default();
         let help = format!(
-            "listen on 127.0.0.1:{}, tell callers apart by [caller.NAME], or, knowingly, {write} {{ bind = \"{tcp}\", \
-             allow_unauthenticated_remote = true }}",
-            tcp.port()
+            "{instead}, tell callers apart by [caller.NAME], or, knowingly, {write} {{ bind = \"{bind}\", \
+             allow_unauthenticated_remote = true }}"
         );
         context.out.error(address.at, message, help);
-        return None;
+        return false;
     }
-    if is_remote && has_callers && !allowed && place_of_tls.is_none() {
+    if is_remote && has_callers && !allowed && table.is_none_or(|table| !table.has("tls")) {
         let message =
             format!("callers' tokens pass in clear text where they come to {tcp} from other machines");
         let help = "write { bind = \"…\", tls = { cert = \"PATH\", key = \"PATH\" } }";
         context.out.warn(address.at, message, help);
     }
-    let tls = table.and_then(|table| table.table("tls")).and_then(|table| tls::listener(table, context));
-    Some(Written {
-        bind: Bind::Tcp(tcp),
-        at: address.at,
-        access_given: Vec::new(),
-        tls: tls.zip(place_of_tls),
-    })
+    true
 }
 
 fn suggestion(text: &str) -> String {

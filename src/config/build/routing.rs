@@ -51,7 +51,7 @@ pub(super) fn claims(
         paths: Vec::new(),
     };
     for node in table.items("listen") {
-        claims.listeners.extend(listeners.claim(node, context).map(|id| (id, node.at)));
+        claims.listeners.extend(listeners.claim(node, context).into_iter().map(|id| (id, node.at)));
     }
     for node in table.items("host") {
         claims.hosts.extend(names::host(node, context).map(|host| (host, node.at)));

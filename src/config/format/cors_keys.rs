@@ -28,7 +28,7 @@ pub(super) static CORS: TableFormat = TableFormat {
             "expose",
             Kind::List(&Kind::Text("X-Total-Count")),
             "Headers of answers that pages may read, besides those that any page may and `ETag`, `Link`, `Location`, \
-             `Neo4j-Cluster-Affinity`, `Proxy-Status`, `Retry-After`, `Sidekey-Error` and `WWW-Authenticate`.",
+             `Neo4j-Cluster-Affinity`, `Proxy-Status`, `Retry-After`, `Sidekey-Error`, `WWW-Authenticate` and `X-Request-Id`.",
         ),
         Key::new("max_age", ANY_TIME, "How long a browser may remember the answer to a preflight.")
             .default("\"10m\""),

@@ -138,7 +138,7 @@ static API_CLIENT: TableFormat = TableFormat {
             Key::new(
                 "name",
                 Kind::Text("first"),
-                "Its name for logs and metrics, and for those who choose an account.",
+                "Its name for logs and status, and for those who choose an account.",
             )
             .required(),
             Key::new("client_id", TEXT, "The client's id.").required(),

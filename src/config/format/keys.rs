@@ -79,7 +79,7 @@ static SERVER: TableFormat = TableFormat {
         Key::new(
             "listen",
             LISTEN,
-            "Where callers connect: one address or a list; `unix:PATH` is a Unix socket.",
+            "Where callers connect: one address or a list; `unix:PATH` is a Unix socket, `systemd:NAME` one that was handed over.",
         )
         .default("\"127.0.0.1:7600\""),
         Key::new(
@@ -118,7 +118,7 @@ static SERVER: TableFormat = TableFormat {
         Key::new(
             "health",
             Kind::Text("0.0.0.0:7602"),
-            "A listener for probes alone, whatever the Host: `GET /livez` and `/readyz`.",
+            "A listener for probes and metrics alone, whatever the Host: `GET /livez`, `/readyz` and `/metrics`.",
         ),
         Key::new("admin_token", Kind::Secret, "What the admin listener's POSTs need.")
             .default("made at each start, in a runtime file that the commands read"),
@@ -144,6 +144,12 @@ static SERVER: TableFormat = TableFormat {
             "A line of JSON for each request, on standard output.",
         )
         .default("\"off\""),
+        Key::new(
+            "request_id",
+            Kind::Flag,
+            "Gives each request an `X-Request-Id`, upstream and in its answer, where it has none.",
+        )
+        .default("false: only sidekey's own errors get one"),
         Key::new(
             "max_connections",
             POSITIVE,
@@ -187,7 +193,7 @@ static LISTEN_ITEM: TableFormat = TableFormat {
         Key::new(
             "bind",
             ADDRESS,
-            "`127.0.0.1:7600`, `[::1]:7600` or `unix:PATH`; port 0 lets the system choose.",
+            "`127.0.0.1:7600`, `[::1]:7600`, `unix:PATH` or `systemd:NAME`; port 0 lets the system choose.",
         )
         .required(),
         Key::new("mode", Kind::Text("0660"), "Permission bits of the Unix socket's file.")

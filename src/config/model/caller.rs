@@ -9,7 +9,7 @@ use crate::secret::SecretSource;
 pub type CallerId = usize;
 
 /// A program that may use the proxy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// Its name in the file: ASCII letters, digits, `.`, `-` and `_`.
     pub name: Arc<str>,

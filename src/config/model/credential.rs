@@ -9,7 +9,7 @@ use super::{AuthorizationCode, ClientCredentials};
 use crate::secret::{CommandLine, SecretSource};
 
 /// A named recipe for the header that authenticates.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
     /// Its name in the file; an inline one is called `route.NAME`.
     pub name: Arc<str>,
@@ -41,7 +41,7 @@ pub enum Encoding {
 }
 
 /// How a credential's header is made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "a handful exist, made once at load")]
 pub enum CredentialKind {
     /// `Authorization: Basic` (RFC 7617).

@@ -8,7 +8,7 @@ use super::{Egress, Endpoint, TlsSettings};
 use crate::secret::SecretSource;
 
 /// The client credentials grant (RFC 6749 §4.4).
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClientCredentials {
     /// Where tokens are asked for; https, or http on loopback or where allowed.
     pub token_url: Endpoint,
@@ -33,7 +33,7 @@ pub struct ClientCredentials {
 }
 
 /// One API client of a credential.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiClient {
     /// Its name for logs: as given in `clients`, else the credential's.
     pub name: Arc<str>,
@@ -46,7 +46,7 @@ pub struct ApiClient {
 }
 
 /// A private key that signs client assertions (RFC 7523 §2.2).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SigningKey {
     /// PEM (PKCS #8, SEC 1 or PKCS #1), several lines.
     pub key: SecretSource,
@@ -70,7 +70,7 @@ pub enum SigningAlgorithm {
 }
 
 /// A login in the browser (RFC 6749 §4.1, RFC 7636, RFC 8252).
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct AuthorizationCode {
     /// Where the login happens and tokens are asked for.
     pub server: AuthorizationServer,

@@ -7,7 +7,7 @@ use super::{TlsSettings, Upstream};
 use crate::secret::SecretSource;
 
 /// Where grants and shared tokens are kept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
     /// What kind of store.
     pub kind: StoreKind,
@@ -16,7 +16,7 @@ pub struct Store {
 }
 
 /// What kind of store.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "one exists, made once at load")]
 pub enum StoreKind {
     /// This process's memory: gone when it ends.
@@ -31,7 +31,7 @@ pub enum StoreKind {
 }
 
 /// A Redis or Valkey server.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisStore {
     /// Where; `base_path` is unused. TLS for `rediss://`.
     pub server: Upstream,

@@ -201,7 +201,7 @@ proptest! {
 }
 
 fn paces(rates: &[Rate], longest_wait: Duration) -> Rc<Paces> {
-    Rc::new(Paces(Box::new([None, Some(pace(rates, longest_wait))])))
+    Rc::new(Paces(Box::new([None, Some(Arc::new(pace(rates, longest_wait)))])))
 }
 
 #[tokio::test(start_paused = true)]

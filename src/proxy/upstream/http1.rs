@@ -21,6 +21,7 @@ use crate::proxy::exchange::{Exchange, MAX_BUFFER_BYTES};
 use crate::proxy::headers;
 use crate::proxy::request_body::RequestBody;
 use crate::proxy::tunnel::Tunnel;
+use crate::telemetry::metrics::sheet::Connected;
 
 /// One connection to an upstream.
 #[derive(Debug)]
@@ -33,15 +34,21 @@ pub(super) struct Link {
     pub(super) born: u64,
     /// How long it is kept unused: what the route says, or less where the upstream closes it earlier.
     pub(super) keep: Duration,
+    connected: Connected,
 }
 
 impl Link {
-    pub(super) async fn new(stream: Stream, route: &Route, born: u64) -> Result<Box<Self>, ProxyError> {
+    pub(super) async fn new(
+        stream: Stream,
+        route: &Route,
+        born: u64,
+        connected: Connected,
+    ) -> Result<Box<Self>, ProxyError> {
         let mut builder = Builder::new();
         builder.max_buf_size(MAX_BUFFER_BYTES).preserve_header_case(route.preserve_header_case);
         let io = TokioIo::new(Attentive::new(stream));
         let (sender, connection) = builder.handshake(io).await.map_err(ProxyError::Closed)?;
-        Ok(Box::new(Self { sender, connection, reused: false, born, keep: route.idle_timeout }))
+        Ok(Box::new(Self { sender, connection, reused: false, born, keep: route.idle_timeout, connected }))
     }
 
     /// Sends a request and waits for the head of its answer; tells whether the connection is still open then.
@@ -96,9 +103,15 @@ impl Link {
         self.sender.is_ready()
     }
 
-    /// An exchange on it has ended well.
-    pub(super) fn was_used(&mut self) {
+    /// An exchange on it has ended well; it waits for the next.
+    pub(super) fn rests(&mut self) {
         self.reused = true;
+        self.connected.rests();
+    }
+
+    /// An exchange takes it.
+    pub(super) fn works(&self) {
+        self.connected.works();
     }
 
     /// The connection after a 101: no longer HTTP.
@@ -108,7 +121,8 @@ impl Link {
             let _ = std::future::poll_fn(|cx| Pin::new(&mut self.connection).poll(cx)).await;
         }
         let parts = self.connection.into_parts();
-        Tunnel::new(parts.io.into_inner().into_stream(), parts.read_buf, place.map(Place::into_inner))
+        let stream = parts.io.into_inner().into_stream();
+        Tunnel::new(stream, parts.read_buf, place.map(Place::into_inner), self.connected)
     }
 }
 

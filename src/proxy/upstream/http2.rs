@@ -22,6 +22,7 @@ use crate::dial::Stream;
 use crate::proxy::error::ProxyError;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::request_body::{RequestBody, sending};
+use crate::telemetry::metrics::sheet::Connected;
 
 /// What an upstream may send of one answer ahead of the caller that takes it.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -53,6 +54,7 @@ pub(super) struct Shared {
     pub(super) number: u64,
     /// Since when it has had no exchange; the ticker's milliseconds.
     pub(super) idle_since: Cell<u64>,
+    connected: Connected,
 }
 
 /// An exchange's place on a connection; given back when dropped.
@@ -66,11 +68,19 @@ impl Drop for Streaming {
     fn drop(&mut self) {
         self.shared.streams.set(self.shared.streams.get() - 1);
         self.shared.idle_since.set(self.now.millis());
+        if self.shared.is_idle() {
+            self.shared.connected.rests();
+        }
     }
 }
 
 impl Shared {
-    pub(super) async fn new(stream: Stream, born: u64, number: u64) -> Result<Rc<Self>, ProxyError> {
+    pub(super) async fn new(
+        stream: Stream,
+        born: u64,
+        number: u64,
+        connected: Connected,
+    ) -> Result<Rc<Self>, ProxyError> {
         let mut builder = Builder::new(Local);
         builder
             .initial_stream_window_size(STREAM_WINDOW)
@@ -91,6 +101,7 @@ impl Shared {
             born,
             number,
             idle_since: Cell::new(born),
+            connected,
         });
         let mut connection = Box::pin(connection);
         spawn_local(async move {
@@ -129,6 +140,7 @@ impl Shared {
     /// Takes a place on it.
     pub(super) fn place(self: &Rc<Self>, now: &Rc<Ticker>) -> Streaming {
         self.streams.set(self.streams.get() + 1);
+        self.connected.works();
         Streaming { shared: Rc::clone(self), now: Rc::clone(now) }
     }
 }

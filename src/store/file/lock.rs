@@ -66,7 +66,7 @@ impl Locks {
             path: draft,
             source,
         })?;
-        tracing::debug!(lock = %path.display(), "took over a lock whose time was over");
+        tracing::debug!(file = %path.display(), "took over a lock whose time was over");
         lock.path = path;
         lock.taken_over = true;
         Ok(Some(lock))

@@ -85,13 +85,15 @@ def unit(directory):
     """systemd does not run here; it reads the unit, and says what it would leave open."""
     if not shutil.which("systemd-analyze"):
         Tools.program("systemd-analyze", "systemd")
-    text = (ROOT / "deploy" / "systemd" / "sidekey.service").read_text()
+    units = ROOT / "deploy" / "systemd"
+    text = (units / "sidekey.service").read_text()
     # That the program is installed is looked at, too.
-    found = re.findall(r"^Exec\w+=(/usr/local/bin/sidekey) ", text, re.M)
-    check("the unit starts sidekey, and waits for it", len(found) == 2, found)
-    file = directory / "sidekey.service"
+    found = re.findall(r"^Exec(\w+)=/usr/local/bin/sidekey (\w+) ", text, re.M)
+    check("the unit starts and reloads sidekey", found == [("Start", "run"), ("Reload", "reload")], found)
+    file, socket = directory / "sidekey.service", directory / "sidekey.socket"
     file.write_text(text.replace("/usr/local/bin/sidekey", "/bin/true"))
-    clean("systemd-analyze verify finds nothing in the unit", "systemd-analyze", "verify", file)
+    shutil.copy(units / "sidekey.socket", socket)
+    clean("systemd-analyze verify finds nothing in the units", "systemd-analyze", "verify", file, socket)
     words = ["systemd-analyze", "security", "--offline=yes", f"--threshold={EXPOSURE}", file]
     ran = command(*words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "LC_ALL": "C.UTF-8"})
     last = ran.stdout.strip().splitlines()[-1:]

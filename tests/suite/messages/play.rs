@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::compare::compare;
 use super::strict;
-use super::table::{Entry, Step, blank_dates, bytes};
+use super::table::{Entry, Step, blanked, bytes};
 use crate::support::running::sidekey;
 use crate::support::scripted::Scripted;
 
@@ -200,7 +200,7 @@ impl Stage {
                 read_until(caller, &mut self.ahead, want.len(), self.manner.patience).await;
                 let rest = self.ahead.split_off(want.len().min(self.ahead.len()));
                 let got = std::mem::replace(&mut self.ahead, rest);
-                compare("the caller gets", &want, &blank_dates(&got))?;
+                compare("the caller gets", &want, &blanked(&got))?;
             }
             Step::CallerIsClosed { reset } => {
                 let mut caller = self.caller.take().ok_or("the caller has no connection")?;

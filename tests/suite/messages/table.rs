@@ -24,7 +24,7 @@
 //!
 //! Consecutive lines with the same arrow are one piece, sent in one write; an empty line ends it. Each line stands for
 //! itself and CRLF, unless it ends in `\`. Escapes: `\r \n \t \0 \xNN \\`. `\{upstream}` and `\{sidekey}` stand for the
-//! addresses, `\{date}` for any date, `\{c*N}` for N times c, `\{own}` for the header lines that every request leaves
+//! addresses, `\{date}` for any date, `\{id}` for any request id that sidekey made, `\{c*N}` for N times c, `\{own}` for the header lines that every request leaves
 //! with. A message is compared byte by byte, but for the order of header lines with different names.
 //!
 //! An entry that does not end in `closed`, `leaves` or `breaks` goes on with one more request on the caller's
@@ -68,8 +68,9 @@ pub(crate) enum Step {
 
 /// What `\{own}` stands for.
 const OWN: &str = "authorization: Bearer sesame\r\nhost: \\{upstream}\r\nvia: 1.1 sidekey";
-/// What `\{date}` becomes; see [`blank_dates`].
+/// What `\{date}` and `\{id}` become; see [`blanked`].
 const DATE: &str = "Day, 00 Mon 0000 00:00:00 GMT";
+const ID: &str = "sidekey-0000000000000000";
 
 /// The entries of a file.
 pub(crate) fn entries(text: &str) -> Vec<Entry> {
@@ -170,7 +171,7 @@ fn own_answer(status: &str, code: &str, error: &str, text: &str) -> String {
     let body = format!("{{\"error\":\"{code}\",\"message\":\"{text}\"}}");
     format!(
         "HTTP/1.1 {status}\r\ncontent-length: {}\r\ncontent-type: application/json\r\ndate: \\{{date}}\r\n\
-         proxy-status: sidekey; error={error}\r\nsidekey-error: {code}\r\n\r\n{}",
+         proxy-status: sidekey; error={error}\r\nsidekey-error: {code}\r\nx-request-id: \\{{id}}\r\n\r\n{}",
         body.len(),
         body.replace('\\', "\\\\")
     )
@@ -197,6 +198,7 @@ pub(crate) fn bytes(piece: &str, upstream: &str, sidekey: &str) -> Vec<u8> {
                 "upstream" => bytes.extend_from_slice(upstream.as_bytes()),
                 "sidekey" => bytes.extend_from_slice(sidekey.as_bytes()),
                 "date" => bytes.extend_from_slice(DATE.as_bytes()),
+                "id" => bytes.extend_from_slice(ID.as_bytes()),
                 "own" => bytes.extend(self::bytes(OWN, upstream, sidekey)),
                 _ => {
                     let (what, times) = name.rsplit_once('*').unwrap_or_else(|| panic!("what is {name}?"));
@@ -223,19 +225,27 @@ pub(crate) fn bytes(piece: &str, upstream: &str, sidekey: &str) -> Vec<u8> {
     bytes
 }
 
-/// Puts `\{date}` in the place of every date of a message, so that it can be compared.
-pub(crate) fn blank_dates(message: &[u8]) -> Vec<u8> {
-    const NAME: &[u8] = b"\r\ndate: ";
+/// Puts `\{date}` and `\{id}` in the place of every date and made request id of a message, so that it can be compared.
+pub(crate) fn blanked(message: &[u8]) -> Vec<u8> {
+    let is_date = |text: &str| httpdate::parse_http_date(text).is_ok();
+    let is_id = |text: &str| {
+        let digits = text.strip_prefix("sidekey-").unwrap_or_default();
+        digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let dated = blank(message, b"\r\ndate: ", DATE, is_date);
+    blank(&dated, b"\r\nx-request-id: ", ID, is_id)
+}
+
+/// Puts `with` in the place of every value of a field that is one.
+fn blank(message: &[u8], name: &[u8], with: &str, is_one: impl Fn(&str) -> bool) -> Vec<u8> {
     let mut blank = message.to_vec();
     let mut from = 0;
-    while let Some(at) = blank[from..].windows(NAME.len()).position(|window| window == NAME) {
-        let start = from + at + NAME.len();
-        let end = start + DATE.len();
-        let date = blank.get(start..end).and_then(|date| std::str::from_utf8(date).ok());
-        if date.is_some_and(|date| httpdate::parse_http_date(date).is_ok())
-            && blank[end..].starts_with(b"\r\n")
-        {
-            blank[start..end].copy_from_slice(DATE.as_bytes());
+    while let Some(at) = blank[from..].windows(name.len()).position(|window| window == name) {
+        let start = from + at + name.len();
+        let end = start + with.len();
+        let value = blank.get(start..end).and_then(|value| std::str::from_utf8(value).ok());
+        if value.is_some_and(&is_one) && blank[end..].starts_with(b"\r\n") {
+            blank[start..end].copy_from_slice(with.as_bytes());
         }
         from = start;
     }
@@ -254,6 +264,8 @@ fn a_piece_becomes_the_bytes_that_it_stands_for() {
     };
     assert_eq!(bytes(one, "u", "s"), b"GET / HTTP/1.1\r\n\r\na\x0bb\\czzz");
     assert_eq!(bytes(two, "u", "s"), b"u\t\0");
-    let dated = blank_dates(b"x\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\ndate: yesterday");
+    let dated = blanked(b"x\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\ndate: yesterday");
     assert_eq!(dated, format!("x\r\ndate: {DATE}\r\n\r\ndate: yesterday").as_bytes());
+    let named = blanked(b"x\r\nx-request-id: sidekey-00112233aabbccdd\r\nx-request-id: theirs\r\n");
+    assert_eq!(named, format!("x\r\nx-request-id: {ID}\r\nx-request-id: theirs\r\n").as_bytes());
 }

@@ -28,27 +28,39 @@ impl Running {
 
     /// The only account of a configuration that has one credential.
     pub(crate) fn account(&self) -> AccountRecord {
-        self.app.pool().records().remove(0)
+        self.app.credentials().records().remove(0)
     }
 
+    /// The pool of the first credential.
     pub(crate) fn pool(&self) -> &std::sync::Arc<TokenPool> {
-        self.app.pool()
+        self.app.credentials().get(0).pool()
     }
 
     /// What `Debug` says of all of it.
     pub(crate) fn debug(&self) -> String {
-        format!("{:?} {:?} {:#?}", self.app, self.app.pool(), self.app.addresses())
+        format!("{:?} {:?} {:#?}", self.app, self.app.credentials(), self.app.addresses())
     }
 
     /// Waits for the first token, or the first failure to get one, of every credential.
     pub(crate) async fn settled(&self) -> Vec<AccountRecord> {
         let mut records = Vec::new();
-        let credentials: std::collections::BTreeSet<_> =
-            self.app.pool().records().iter().map(|record| record.credential.to_string()).collect();
-        for credential in 0..credentials.len() {
-            records.extend(patiently("a first fetch", self.app.pool().settled(credential)).await);
+        for credential in 0..self.app.credentials().len() {
+            records.extend(patiently("a first fetch", self.app.credentials().settled(credential)).await);
         }
         records
+    }
+
+    /// Takes up another configuration.
+    pub(crate) async fn swap(&mut self, text: &str) -> Result<(), StartError> {
+        self.swap_to(&config(text)).await
+    }
+
+    pub(crate) async fn swap_to(&mut self, config: &Config) -> Result<(), StartError> {
+        self.app.swap(config).await
+    }
+
+    pub(crate) fn vault(&self) -> &std::sync::Arc<Vault> {
+        self.app.vault()
     }
 
     pub(crate) async fn stop(self) {
