@@ -49,8 +49,8 @@ def queries(server, front):
     for name, base, path in [("a listener", front.at("graph"), QUERY), ("a path", front.url, "/graph" + QUERY)]:
         body = {"statement": statement, "parameters": GIVEN}
         answer = Connection(base).ask("POST", path, body, {"Authorization": "Basic bm9ib2R5OmF0IGFsbA=="})
-        check(f"a query by {name}: parameters of every kind come and go; a user that the caller names does not count", (answer.status, answer.values)
-              == (202, [list(GIVEN.values())]), answer)
+        check(f"a query by {name}: parameters of every kind come and go; a user that the caller names does not count",
+              (answer.status, answer.values) == (202, [list(GIVEN.values())]), answer)
     typed = {"statement": "RETURN $d AS d, $b AS b", "parameters": {
         "d": {"$type": "Date", "_value": "2024-02-29"}, "b": {"$type": "Base64", "_value": "AP8="}}}
     answer = front.ask("graph", "POST", QUERY, typed, Content_Type=TYPED, Accept=TYPED)

@@ -24,7 +24,6 @@ from support import Process, Tools, debian, figure, free_port, say
 from traffic.lab import until
 
 SOURCES = pathlib.Path(__file__).parent
-# Where Hydra answers within; the build takes some minutes on a new machine, and Go keeps what it compiled (go env GOCACHE).
 STARTS_WITHIN = 60
 SCOPES = "openid offline_access offline"
 
@@ -32,7 +31,7 @@ Seen = collections.namedtuple("Seen", "grant token replica at status error descr
 
 
 def build(directory):
-    """Hydra's program."""
+    """Hydra's program. It takes some minutes on a new machine; Go keeps what it has compiled (go env GOCACHE)."""
     if not shutil.which("go"):
         debian("golang-go")
     # Its SQLite is compiled from C.

@@ -17,9 +17,6 @@ GENERATIONS = number("ENGINE_GENERATIONS", 6)
 CONCURRENT = ["multiple concurrent requests using the same token", "Failed to refresh token. Please retry the request."]
 WORDS_TOLD = 200
 WORDS = {
-    "invalid_grant": "The provided authorization grant (e.g., authorization code, resource owner credentials) or refresh token "
-                     "is invalid, expired, revoked, does not match the redirection URI used in the authorization request, or "
-                     "was issued to another client.",
     "invalid_client": "Client authentication failed (e.g., unknown client, no client authentication included, or unsupported "
                       "authentication method).",
     "invalid_scope": "The requested scope is invalid, unknown, or malformed.",
@@ -231,7 +228,8 @@ def refused_logins(engine, own, port, redirect):
         back = person.log_in(page, "bob", until=redirect).url
         query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(back).query))
         figure(f"its redirect has {sorted(query)}")
-        check("Hydra's redirect: a code, the state, no iss", "code" in query and "state" in query and "iss" not in query, sorted(query))
+        check("Hydra's redirect: a code, the state, no iss", {"code", "state"} <= set(query) and "iss" not in query,
+              sorted(query))
         page = person.open(back)
         check("and the login goes on", "It worked" in page.text, page)
         page = person.open(back)
