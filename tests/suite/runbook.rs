@@ -91,7 +91,7 @@ fn the_runbook_links_to_what_is_there() {
     let runbook = text("docs/RUNBOOK.md");
     let anchors: Vec<String> = runbook
         .lines()
-        .filter_map(|line| line.strip_prefix("## "))
+        .filter_map(|line| line.strip_prefix("## ").or(line.strip_prefix("### ")))
         .map(|title| title.to_lowercase().replace(' ', "-").replace(',', ""))
         .collect();
     for target in runbook.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
