@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -95,6 +96,12 @@ fn occurrences(memory: &[u8], needle: &[u8]) -> usize {
     pages.map(of_page).sum()
 }
 
+/// One test at a time: what one searches through, it holds a copy of, and another's text may be in it.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// In its own function, so that nothing is left of it on the way back.
 #[inline(never)]
 fn use_up<T>(make: impl FnOnce(Zeroizing<String>) -> T, canary: &Canary) {
@@ -107,6 +114,7 @@ fn secret(text: &str) -> Secret {
 
 #[test]
 fn what_is_there_is_found_and_what_was_never_there_is_not() {
+    let _alone = alone();
     let canary = Canary::new();
     assert_eq!(canary.found(), 0);
     let text = canary.text();
@@ -121,6 +129,7 @@ fn what_is_there_is_found_and_what_was_never_there_is_not() {
 
 #[test]
 fn a_secret_leaves_nothing_behind() {
+    let _alone = alone();
     type Make = fn(Zeroizing<String>) -> Box<dyn std::any::Any>;
     let cases: [(&str, Make); 7] = [
         ("a secret and its clones", |text| {
@@ -171,6 +180,7 @@ fn a_secret_leaves_nothing_behind() {
 
 #[test]
 fn another_form_of_a_secret_leaves_nothing_behind_either() {
+    let _alone = alone();
     let canary = Canary::new();
     let plain = Zeroizing::new(format!("neo4j:{}", canary.text().as_str()));
     let in_base64 = Canary::of(Zeroizing::new(STANDARD.encode(plain.as_bytes())));
@@ -193,6 +203,7 @@ fn another_form_of_a_secret_leaves_nothing_behind_either() {
 
 #[test]
 fn a_secret_that_was_read_leaves_nothing_behind() {
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("secret");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
