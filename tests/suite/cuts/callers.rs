@@ -32,7 +32,7 @@ enum Seen {
 async fn silent(http: &str) -> (Scripted, UnboundedReceiver<Seen>) {
     let (tell, told) = unbounded_channel();
     let by_http2 = http == "2";
-    let upstream = Scripted::start(move |number, stream| {
+    let upstream = Scripted::start_apart(move |number, stream| {
         let tell = tell.clone();
         async move {
             if by_http2 {
@@ -200,7 +200,7 @@ async fn a_caller_that_goes_away_amid_an_answer_ends_it_upstream() {
     let mut count = 0;
     for kind in [Kind::Length, Kind::Chunked, Kind::UntilClose] {
         let (tell, mut told) = unbounded_channel();
-        let upstream = Scripted::start(move |_, mut stream| {
+        let upstream = Scripted::start_apart(move |_, mut stream| {
             let tell = tell.clone();
             async move {
                 read_head(&mut stream).await;

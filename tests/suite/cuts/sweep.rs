@@ -91,7 +91,7 @@ async fn run_together<C: Sweepable>(cases: &[C]) -> Vec<(C, Result<&'static str,
         let is_cut = Arc::new(Semaphore::new(0));
         let cuts = Arc::clone(&is_cut);
         let serve = move |connection, stream| case.serve(mark(number), connection, stream, Arc::clone(&cuts));
-        upstreams.push((Scripted::start(serve).await, is_cut));
+        upstreams.push((Scripted::start_apart(serve).await, is_cut));
     }
     let routes: Vec<_> =
         cases.iter().zip(&upstreams).map(|(case, (upstream, _))| (case.sent(), upstream.addr)).collect();

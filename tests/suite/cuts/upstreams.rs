@@ -112,7 +112,7 @@ async fn what_comes_behind_an_answer_is_not_the_answer_to_the_next_request() {
     {
         let said = Arc::new(Semaphore::new(0));
         let says = Arc::clone(&said);
-        let upstream = Scripted::start(move |number, mut stream| {
+        let upstream = Scripted::start_apart(move |number, mut stream| {
             let says = Arc::clone(&says);
             async move {
                 let is_answered = async |stream: &mut TcpStream, more: &str| {
@@ -163,7 +163,7 @@ fn answers(speaks: Speaks, sent: Sent, kind: Kind, reused: bool, how: How) -> im
 async fn request_length(sent: Sent) -> usize {
     let (tell, told) = oneshot::channel();
     let tell = Arc::new(Mutex::new(Some(tell)));
-    let upstream = Scripted::start(move |_, mut stream| {
+    let upstream = Scripted::start_apart(move |_, mut stream| {
         let tell = Arc::clone(&tell);
         async move {
             let request = read_request(&mut stream).await.expect("a request");

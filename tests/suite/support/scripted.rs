@@ -25,6 +25,18 @@ impl Scripted {
         Self::start_on(Ipv4Addr::LOCALHOST.into(), script).await
     }
 
+    /// The same where nobody connects by mistake, to a port that was somebody else's: for tests that count connections.
+    pub(crate) async fn start_apart<F, Fut>(script: F) -> Self
+    where
+        F: Fn(usize, TcpStream) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        // All of 127.0.0.0/8 is loopback on Linux; elsewhere, most often, one address.
+        let address =
+            if cfg!(target_os = "linux") { Ipv4Addr::new(127, 9, 9, 9) } else { Ipv4Addr::LOCALHOST };
+        Self::start_on(address.into(), script).await
+    }
+
     /// The same on another of this machine's addresses.
     pub(crate) async fn start_on<F, Fut>(address: IpAddr, script: F) -> Self
     where
