@@ -27,7 +27,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, warn};
 
@@ -101,6 +101,8 @@ struct Shared {
     face: ArcSwap<Face>,
     instance: Arc<Instance>,
     orders: Arc<Orders>,
+    /// Told when nobody else is to be let in.
+    left: Notify,
     port: u16,
     refused: Arc<refused::Refused>,
 }
@@ -134,6 +136,11 @@ impl Admin {
         Self::serve(listener, Face::Probes, instance, Arc::default())
     }
 
+    /// Lets nobody else in; who is there goes on until it is dropped.
+    pub fn accepts_no_more(&self) {
+        self.shared.left.notify_one();
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -148,7 +155,8 @@ impl Admin {
         let address = listener.local_addr()?;
         let refused = refused::Refused::new(instance.sheet());
         let face = ArcSwap::from_pointee(face);
-        let shared = Arc::new(Shared { face, instance, orders, port: address.port(), refused });
+        let shared =
+            Arc::new(Shared { face, instance, orders, left: Notify::new(), port: address.port(), refused });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared, task })
     }
@@ -167,7 +175,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         // The semaphore is never closed.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.left.notified() => break,
+        };
+        match accepted {
             Ok((stream, from)) => {
                 let shared = Arc::clone(&shared);
                 connections.spawn(async move {
@@ -182,6 +194,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         }
         while connections.try_join_next().is_some() {}
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }
 
 async fn connection(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>) {

@@ -11,12 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use self::generation::{Generation, Prepared, Standing};
 use crate::clock::Clock;
 use crate::config::{Config, Server as ServerConfig};
 use crate::credential::{Credentials, Vault};
+use crate::guard::callers::{Callers, TokenWatch};
 use crate::proxy::exchange::CallerLimits;
 use crate::secret::SecretError;
 use crate::secret::reader::SecretReader;
@@ -63,6 +64,8 @@ pub struct App {
     /// What stays whatever is reloaded.
     standing: Standing,
     access_log: Option<(Queue, AccessLog)>,
+    /// Keeps the store in order.
+    tending: JoinHandle<()>,
     /// Earlier configurations that are still in use.
     retiring: JoinSet<()>,
 }
@@ -133,12 +136,14 @@ impl App {
         };
         let access_log = access_log(&config.server).map_err(StartError::Threads)?;
         let queue = access_log.as_ref().map(|(queue, _)| queue.clone());
-        let prepared = Prepared::of(config, vault, queue, &mut standing, None, bound)?;
+        let callers = callers_of(config, clock)?;
+        let prepared = Prepared::of(config, callers, vault, queue, &mut standing, None, bound)?;
         let open = prepared.open();
         let server =
             Server::start(open, prepared.shared(), settings(&config.server)).map_err(StartError::Threads)?;
-        let now = prepared.start(true);
-        Ok(Self { now, server, standing, access_log, retiring: JoinSet::new() })
+        let now = prepared.start();
+        let tending = tokio::spawn(Arc::clone(now.vault()).tend());
+        Ok(Self { now, server, standing, access_log, tending, retiring: JoinSet::new() })
     }
 
     /// Gives way to another configuration: from here on requests are served by it, and those that run end as they
@@ -147,24 +152,22 @@ impl App {
     /// # Errors
     /// [`StartError`]; everything is as it was then.
     pub async fn swap(&mut self, config: &Config) -> Result<(), StartError> {
-        let same_store = self.now.config().store == config.store;
-        let vault = match same_store {
-            true => Arc::clone(self.now.vault()),
-            false => vault_of(config, &self.standing.clock).await?,
-        };
+        // They may come from commands, and nothing else waits for those.
+        let (new, clock) = (config.clone(), self.standing.clock.clone());
+        let loaded = tokio::task::spawn_blocking(move || callers_of(&new, &clock)).await;
+        let callers = loaded.map_err(|error| StartError::Threads(std::io::Error::other(error)))??;
         if config.server.access_log && self.access_log.is_none() {
             self.access_log = access_log(&config.server).map_err(StartError::Threads)?;
         }
         let queue =
             self.access_log.as_ref().filter(|_| config.server.access_log).map(|(queue, _)| queue.clone());
-        let prepared = Prepared::of(config, vault, queue, &mut self.standing, Some(&self.now), None)?;
+        let vault = Arc::clone(self.now.vault());
+        let prepared =
+            Prepared::of(config, callers, vault, queue, &mut self.standing, Some(&self.now), None)?;
         self.server.swap(prepared.open(), prepared.shared(), settings(&config.server));
-        let mut before = std::mem::replace(&mut self.now, prepared.start(!same_store));
-        if same_store {
-            before.hand_over(&mut self.now);
-        }
+        let before = std::mem::replace(&mut self.now, prepared.start());
         while self.retiring.try_join_next().is_some() {}
-        self.retiring.spawn(before.retire(!same_store));
+        self.retiring.spawn(before.retire());
         Ok(())
     }
 
@@ -216,6 +219,7 @@ impl App {
         }
         // Last: exchanges that still ran might have needed a token.
         self.now.stop().await;
+        self.tending.abort();
         while self.retiring.join_next().await.is_some() {}
     }
 }
@@ -241,6 +245,11 @@ fn access_log(server: &ServerConfig) -> std::io::Result<Option<(Queue, AccessLog
     // Its own handle: whoever writes to it blocks nobody who prints.
     let output = std::io::stdout().as_fd().try_clone_to_owned()?;
     access_log::start(output).map(Some)
+}
+
+/// The callers of a configuration, with their tokens, and what keeps those fresh. It may wait for commands.
+fn callers_of(config: &Config, clock: &Clock) -> Result<(Callers, TokenWatch), SecretError> {
+    Callers::load(config, &SecretReader::new(config.secret_variables.clone()), clock)
 }
 
 /// The store of a configuration.

@@ -134,8 +134,14 @@ pub fn load(source: &Source, environment: &Environment, options: LoadOptions) ->
         context.out.keep_first_of_each_line();
         None
     };
-    let (config, warnings) = context.out.finish(config)?;
-    Ok(Loaded { config, warnings })
+    let text_files = match &config {
+        Some(config) => config.text_files.clone(),
+        None => std::mem::take(&mut context.text_files),
+    };
+    match context.out.finish(config) {
+        Ok((config, warnings)) => Ok(Loaded { config, warnings }),
+        Err(report) => Err(Report { text_files, ..report }),
+    }
 }
 
 /// The configuration file: the explicit one, else `$SIDEKEY_CONFIG`, else `./sidekey.toml`, else

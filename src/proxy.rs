@@ -35,7 +35,7 @@ mod upstream;
 mod verdict;
 
 use std::cell::Cell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -87,6 +87,37 @@ pub struct Proxy {
     running: Rc<Cell<usize>>,
     /// The most that may be.
     max_running: usize,
+}
+
+/// What of an earlier proxy is still in use.
+#[derive(Debug)]
+pub struct Remains {
+    upstreams: Weak<Upstreams>,
+    recorder: Weak<Recorder>,
+}
+
+impl Remains {
+    /// Is nothing of it?
+    pub fn is_gone(&self) -> bool {
+        self.upstreams.strong_count() + self.recorder.strong_count() == 0
+    }
+
+    /// As [`Proxy::sweep`].
+    pub fn sweep(&self) {
+        self.upstreams.upgrade().iter().for_each(|upstreams| upstreams.sweep());
+        self.recorder.upgrade().iter().for_each(|recorder| recorder.sweep());
+    }
+
+    /// As [`Proxy::is_pending`].
+    pub fn is_pending(&self) -> bool {
+        self.upstreams.upgrade().is_some_and(|upstreams| upstreams.has_idle())
+            || self.recorder.upgrade().is_some_and(|recorder| recorder.is_pending())
+    }
+
+    /// As [`Proxy::cuts_off`].
+    pub fn cuts_off(&self) {
+        self.recorder.upgrade().iter().for_each(|recorder| recorder.cuts_off());
+    }
 }
 
 impl Proxy {
@@ -141,6 +172,12 @@ impl Proxy {
         self.upstreams.has_idle()
             || self.reporter.is_pending()
             || self.recorder.as_ref().is_some_and(|recorder| recorder.is_pending())
+    }
+
+    /// What outlives it: bodies on their way still have these.
+    pub fn remains(&self) -> Remains {
+        let recorder = self.recorder.as_ref().map(Rc::downgrade);
+        Remains { upstreams: Rc::downgrade(&self.upstreams), recorder: recorder.unwrap_or_default() }
     }
 
     /// What still runs is cut off: the drain is over.
@@ -290,12 +327,13 @@ impl Proxy {
             head.headers.remove(ACCEPT_ENCODING);
         }
         let mut body = Coming::new(body, head.version);
-        if access.within && !self.is_of_here(route, step, caller) {
+        let claimed = self.shared.claims[index].as_ref();
+        if access.within && !self.is_of_here(claimed, step, caller) {
             let whose = Whose::Route(Arc::clone(&route.name));
             return Err(ProxyError::Denied { whose, rule: Rule::ForeignTransaction });
         }
         if caller.is_some() && route.provider == Provider::Neo4j {
-            self.keep_apart(route, step, caller, normal)?;
+            self.keep_apart(claimed, step, caller, normal)?;
         }
         match access.mode {
             Mode::Unsaid => {}
@@ -307,9 +345,8 @@ impl Proxy {
         }
         // Before the lease: it could expire meanwhile.
         self.shared.paces.turn(index).await?;
-        let claimed = self.shared.claims[index].as_ref();
         let mut lease = match claimed {
-            Some(claimed) => Some(self.lease(claimed, route, step, caller, account.as_ref()).await?),
+            Some(claimed) => Some(self.lease(claimed, step, caller, account.as_ref()).await?),
             None => None,
         };
         exchange.note(|recording| {
@@ -337,8 +374,8 @@ impl Proxy {
             }
         }
         exchange.note(recording::Recording::came_back);
-        let held = claimed.zip(lease);
-        let opening = self.note_transaction(route, step, caller, answer.status(), held);
+        let held = claimed.map(|claimed| (claimed, lease));
+        let opening = self.note_transaction(step, caller, answer.status(), held);
         let (mut head, body) = answer.into_parts();
         // Ours, not the upstream's (RFC 9112 §2.3); the server adapts it to the caller's.
         head.version = Version::HTTP_11;
@@ -374,7 +411,6 @@ impl Proxy {
     async fn lease(
         &self,
         claimed: &Claimed,
-        route: &Route,
         step: Step<'_>,
         caller: Option<CallerId>,
         account: Option<&HeaderValue>,
@@ -382,7 +418,7 @@ impl Proxy {
         let (pool, account) = (claimed.pool(), account.and_then(|account| account.to_str().ok()));
         if let Step::Within { transaction, .. } = step {
             let (name, transactions) = (self.name_of(caller), &self.shared.transactions);
-            if let Some(lease) = transactions.lease(&route.name, transaction, name, &claimed.credential)?
+            if let Some(lease) = transactions.lease(&claimed.scope, transaction, name, &claimed.credential)?
                 // Somebody else's transaction is none of this caller's.
                 && account.is_none_or(|account| pool.account_of(&lease) == account)
             {
@@ -404,7 +440,7 @@ impl Proxy {
     /// number, however the rest of its path is spelled.
     fn keep_apart(
         &self,
-        route: &Route,
+        claimed: Option<&Claimed>,
         step: Step<'_>,
         caller: Option<CallerId>,
         path: &str,
@@ -415,34 +451,33 @@ impl Proxy {
             return Err(ProxyError::BadRequest(text));
         }
         let is_within = matches!(step, Step::Within { .. });
-        if is_within && !self.is_of_here(route, step, caller) { Err(Foreign.into()) } else { Ok(()) }
+        if is_within && !self.is_of_here(claimed, step, caller) { Err(Foreign.into()) } else { Ok(()) }
     }
 
     /// Does a request belong to a transaction that its caller began on this route?
-    fn is_of_here(&self, route: &Route, step: Step<'_>, caller: Option<CallerId>) -> bool {
-        let Step::Within { transaction, .. } = step else { return false };
-        self.shared.transactions.knows(&route.name, transaction, self.name_of(caller))
+    fn is_of_here(&self, claimed: Option<&Claimed>, step: Step<'_>, caller: Option<CallerId>) -> bool {
+        let (Step::Within { transaction, .. }, Some(claimed)) = (step, claimed) else { return false };
+        self.shared.transactions.knows(&claimed.scope, transaction, self.name_of(caller))
     }
 
     /// Keeps the record of open transactions by what the upstream answered.
     fn note_transaction(
         &self,
-        route: &Route,
         step: Step<'_>,
         caller: Option<CallerId>,
         status: StatusCode,
-        held: Option<(&Claimed, Lease)>,
+        held: Option<(&Claimed, Option<Lease>)>,
     ) -> Option<Opening> {
+        let (claimed, lease) = held?;
         let transactions = &self.shared.transactions;
         match step {
             Step::Begins(path) if status.is_success() => {
-                let (claimed, lease) = held?;
                 let caller = self.name_of(caller);
-                Some(transactions.opening(&route.name, path, caller, lease, &claimed.credential))
+                Some(transactions.opening(&claimed.scope, path, caller, lease?, &claimed.credential))
             }
             Step::Within { transaction, ends } => {
                 if (ends && !status.is_server_error()) || status == StatusCode::NOT_FOUND {
-                    transactions.forget(&route.name, transaction);
+                    transactions.forget(&claimed.scope, transaction);
                 }
                 None
             }

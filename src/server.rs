@@ -54,7 +54,7 @@ pub struct Server {
     /// The ways to the workers, which close with the acceptor.
     gates: Vec<mpsc::WeakUnboundedSender<Order>>,
     /// What is to be accepted from, from here on.
-    open: std::sync::mpsc::Sender<Vec<Open>>,
+    open: std::sync::mpsc::Sender<(Vec<Open>, usize)>,
     /// A byte on it tells the acceptor to look at `open`; closed, it tells it to stop.
     bell: UnixStream,
     threads: Vec<JoinHandle<()>>,
@@ -103,7 +103,7 @@ impl Server {
                 let _ = gate.send(Order::Swap(Arc::clone(shared), settings));
             }
         }
-        let _ = self.open.send(open);
+        let _ = self.open.send((open, files::connections(settings.limits.connections)));
         // Gone, it has said why.
         let _ = (&self.bell).write_all(b"!");
     }
@@ -208,8 +208,8 @@ impl Gates {
 /// It blocks on the listeners themselves: a runtime would register each connection twice.
 struct Acceptor {
     open: Vec<Open>,
-    /// What it is to accept from next.
-    opened: std::sync::mpsc::Receiver<Vec<Open>>,
+    /// What it is to accept from next, and how many connections there may be.
+    opened: std::sync::mpsc::Receiver<(Vec<Open>, usize)>,
     rung: UnixStream,
     gates: Gates,
 }
@@ -254,8 +254,8 @@ impl Acceptor {
     fn hears(&mut self) -> bool {
         let mut rings = [0; 64];
         let is_over = matches!(self.rung.read(&mut rings), Ok(0));
-        if let Some(open) = self.opened.try_iter().last() {
-            self.open = open;
+        if let Some((open, limit)) = self.opened.try_iter().last() {
+            (self.open, self.gates.limit) = (open, limit);
         }
         !is_over
     }

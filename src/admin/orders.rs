@@ -22,8 +22,16 @@ pub struct Orders {
 impl Orders {
     /// Asks for something; whoever runs the instance gets to it when it can.
     pub(super) fn ask(&self, wish: Wish) {
-        // The receiver is a part of this.
+        // Once it is closed, whoever waits for an answer hears that there will be none.
         let _ = self.sender.send(wish);
+    }
+
+    /// Takes no more, and drops what was not got to.
+    pub fn close(&self) {
+        if let Ok(mut receiver) = self.receiver.try_lock() {
+            receiver.close();
+            while receiver.try_recv().is_ok() {}
+        }
     }
 
     /// Returns when somebody has asked for something.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tracing::warn;
@@ -39,6 +40,8 @@ pub struct Steering {
     probes: Option<TcpListener>,
     /// As the configuration has it; none: it has none.
     token: Option<Secret>,
+    /// None: the desk that there is stays.
+    desk: Option<Option<Arc<Desk>>>,
 }
 
 impl Control {
@@ -64,9 +67,9 @@ impl Control {
             desk: None,
             clock: clock.clone(),
         };
-        let steering = control.prepare(config).await?;
-        control.desk = control.new_desk(app, config, steering.admin.as_ref())?;
-        control.listen(config, steering, environment).map_err(StartError::Threads)?;
+        let mut steering = control.prepare(app, config).await?;
+        control.desk = steering.desk.take().flatten();
+        control.listen(config, steering, environment);
         Ok(control)
     }
 
@@ -74,65 +77,46 @@ impl Control {
     ///
     /// # Errors
     /// [`StartError`] when an address is in use or the configured token cannot be read.
-    pub async fn prepare(&self, config: &Config) -> Result<Steering, StartError> {
+    pub async fn prepare(&self, app: &App, config: &Config) -> Result<Steering, StartError> {
         let settings = &config.server.admin;
         let (admin, probes) = self.addresses();
         let token = match &settings.token {
             Some(source) => Some(SecretReader::new(config.secret_variables.clone()).read(source).await?),
             None => None,
         };
-        Ok(Steering {
-            admin: bind(settings.listen, admin).await?,
-            probes: bind(settings.health, probes).await?,
-            token,
-        })
+        let (admin, probes) = (bind(settings.listen, admin).await?, bind(settings.health, probes).await?);
+        let there = self.desk.as_ref();
+        let stays = admin.is_none() && there.is_some_and(|desk| desk.is_for(config, app.vault()));
+        let desk = if stays { None } else { Some(self.new_desk(app, config, admin.as_ref())?) };
+        Ok(Steering { admin, probes, token, desk })
     }
 
     /// Steers as another configuration has it, which the app has just taken up.
-    ///
-    /// # Errors
-    /// When the system gives no listener after all, or a login's `tls` names files that have just become unusable:
-    /// then the admin listener or logins stay as they were.
-    pub async fn steer(
-        &mut self,
-        app: &App,
-        config: &Config,
-        steering: Steering,
-        environment: &Environment,
-    ) -> Result<(), StartError> {
+    pub fn steer(&mut self, app: &App, config: &Config, mut steering: Steering, environment: &Environment) {
         self.instance.is_now(subject(app, config));
-        let settings = &config.server.admin;
-        let is_same_desk = {
-            let before = self.desk.as_ref().map(|desk| desk.is_for(config, app.vault())).unwrap_or_default();
-            before && steering.admin.is_none()
-        };
-        if !is_same_desk {
-            let next = self.new_desk(app, config, steering.admin.as_ref())?;
-            if let Some(before) = std::mem::replace(&mut self.desk, next) {
-                // Logins in their last step come to their end.
-                tokio::spawn(async move { before.close().await });
-            }
+        if let Some(next) = steering.desk.take()
+            && let Some(before) = std::mem::replace(&mut self.desk, next)
+        {
+            // Logins in their last step come to their end.
+            tokio::spawn(async move { before.close().await });
         }
+        let settings = &config.server.admin;
         if settings.listen.is_none() {
-            (self.admin, self.token_file) = (None, None);
+            leave(self.admin.take());
+            self.token_file = None;
         }
         if settings.health.is_none() {
-            self.probes = None;
+            leave(self.probes.take());
         }
-        self.listen(config, steering, environment).map_err(StartError::Threads)
+        self.listen(config, steering, environment);
     }
 
-    fn listen(
-        &mut self,
-        config: &Config,
-        steering: Steering,
-        environment: &Environment,
-    ) -> std::io::Result<()> {
-        let Steering { admin, probes, token } = steering;
+    fn listen(&mut self, config: &Config, steering: Steering, environment: &Environment) {
+        let Steering { admin, probes, token, desk: _ } = steering;
         let settings = &config.server.admin;
         if settings.listen.is_some() {
             let bound = match &admin {
-                Some(listener) => Some(listener.local_addr()?),
+                Some(listener) => listener.local_addr().ok(),
                 None => self.addresses().0,
             };
             if token.is_some() {
@@ -153,16 +137,17 @@ impl Control {
             let (instance, orders) = (Arc::clone(&self.instance), Arc::clone(&self.orders));
             match (admin, &self.admin) {
                 (Some(listener), _) => {
-                    self.admin = Some(Admin::start(listener, rules, instance, self.desk.clone(), orders)?);
+                    let next = Admin::start(listener, rules, instance, self.desk.clone(), orders);
+                    leave(std::mem::replace(&mut self.admin, started("the admin listener", next)));
                 }
                 (None, Some(admin)) => admin.goes_by(rules, self.desk.clone()),
                 (None, None) => {}
             }
         }
         if let Some(listener) = probes {
-            self.probes = Some(Admin::start_probes(listener, Arc::clone(&self.instance))?);
+            let next = Admin::start_probes(listener, Arc::clone(&self.instance));
+            leave(std::mem::replace(&mut self.probes, started("the listener for probes", next)));
         }
-        Ok(())
     }
 
     /// Where the admin listener and the one for probes are.
@@ -190,6 +175,7 @@ impl Control {
     /// Says that the instance stops: it is not ready any more.
     pub fn stops(&self) {
         self.instance.stops();
+        self.orders.close();
     }
 
     /// Returns when somebody who may has asked for something.
@@ -214,6 +200,24 @@ impl Control {
         let desk = || Desk::new(logins, Arc::clone(app.vault()), self.clock.clone()).served_at(admin);
         Ok(any.then(desk).map(Arc::new))
     }
+}
+
+/// How long a listener that is left may take for the answer to who had it left.
+const LEAVING: Duration = Duration::from_secs(2);
+
+fn leave(listener: Option<Admin>) {
+    if let Some(listener) = listener {
+        listener.accepts_no_more();
+        tokio::spawn(async move {
+            tokio::time::sleep(LEAVING).await;
+            drop(listener);
+        });
+    }
+}
+
+/// A bound socket always is a listener; were it none, the rest would still be steered.
+fn started(what: &str, listener: std::io::Result<Admin>) -> Option<Admin> {
+    listener.inspect_err(|error| warn!(%error, "{what} cannot be served")).ok()
 }
 
 fn subject(app: &App, config: &Config) -> Subject {

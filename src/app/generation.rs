@@ -7,13 +7,12 @@ use tokio::task::JoinHandle;
 
 use super::{Address, StartError, addresses_of};
 use crate::clock::Clock;
-use crate::config::{Bind, Config, Listener, Route};
+use crate::config::{Bind, Config, Listener, Route, Upstream};
 use crate::credential::{Claim, Credentials, Keepers, Vault};
 use crate::guard::callers::{Callers, TokenWatch};
 use crate::proxy::transactions::Transactions;
 use crate::proxy::{Claimed, Paces, Rules, Shared, Slot, UpstreamTls};
 use crate::secret::fingerprint::Fingerprint;
-use crate::secret::reader::SecretReader;
 use crate::server::handed::HandedSockets;
 use crate::server::{self, BindError, Bound, Open};
 use crate::telemetry::access_log::Queue;
@@ -39,8 +38,6 @@ pub(super) struct Generation {
     parts: Parts,
     certificates: JoinHandle<()>,
     callers: JoinHandle<()>,
-    /// Keeps the store in order for as long as the vault is used.
-    tending: Option<JoinHandle<()>>,
 }
 
 /// What is looked at later.
@@ -72,6 +69,7 @@ impl Prepared {
     /// Makes all that can fail. Takes over from `before` what stays the same; `bound`: listeners that are bound already.
     pub(super) fn of(
         config: &Config,
+        (callers, token_watch): (Callers, TokenWatch),
         vault: Arc<Vault>,
         access_log: Option<Queue>,
         standing: &mut Standing,
@@ -85,8 +83,6 @@ impl Prepared {
         let earlier = before.map_or(&none, |before| &before.credentials);
         let (credentials, keepers) = Credentials::of(config, &factory, clock, &vault, earlier)?;
         credentials.are_counted_in(&standing.metrics);
-        let reader = SecretReader::new(config.secret_variables.clone());
-        let (callers, token_watch) = Callers::load(config, &reader, clock)?;
         let tls_files: Vec<_> = config.routes.iter().map(files_of).collect();
         let tls = tls_of(config, &factory, &tls_files, before)?;
         let mut certificates = CertificateWatch::default();
@@ -129,15 +125,13 @@ impl Prepared {
         &self.shared
     }
 
-    /// Starts what works for it in the background; `tends`: its vault is a new one.
-    pub(super) fn start(self, tends: bool) -> Generation {
+    /// Starts what works for it in the background.
+    pub(super) fn start(self) -> Generation {
         self.keepers.start();
-        let tending = tends.then(|| tokio::spawn(Arc::clone(&self.parts.vault).tend()));
         Generation {
             parts: self.parts,
             certificates: tokio::spawn(self.certificates.run()),
             callers: tokio::spawn(self.callers.run()),
-            tending,
         }
     }
 }
@@ -159,25 +153,15 @@ impl Generation {
         &self.parts.vault
     }
 
-    /// Gives what keeps the vault in order to the generation that goes on with it.
-    pub(super) fn hand_over(&mut self, next: &mut Self) {
-        next.tending = self.tending.take();
-    }
-
-    /// The end of one that another has followed: once the last request that began under it has ended. `closes`: its
-    /// vault is not the next one's.
-    pub(super) async fn retire(self, closes: bool) {
-        let Parts { in_use, vault, credentials, open, .. } = self.parts;
+    /// The end of one that another has followed: once the last request that began under it has ended.
+    pub(super) async fn retire(self) {
+        let Parts { in_use, credentials, open, .. } = self.parts;
         // Whoever still needs them has them.
         drop((credentials, open));
         // An error is what is waited for: nobody has it any more.
         let _ = in_use.await;
         self.certificates.abort();
         self.callers.abort();
-        if closes {
-            vault.close().await;
-            self.tending.iter().for_each(JoinHandle::abort);
-        }
     }
 
     /// Nothing is accepted any more once the server has stopped.
@@ -192,7 +176,6 @@ impl Generation {
         // A refresh token that is being presented must not be cut off: its successor would be lost.
         self.parts.vault.close().await;
         self.parts.credentials.abort();
-        self.tending.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -205,33 +188,64 @@ fn numbered(bound: Vec<Bound>, next: &mut Slot) -> Vec<Open> {
     bound.into_iter().map(|bound| Open { slot: number(), bound }).collect()
 }
 
-/// The listeners of a configuration: those of the one before where they are the same, and new ones. One whose TLS is
-/// another keeps its socket, but not the connections on it: they were let in by other rules.
+/// The listeners of a configuration: those of the one before where they are the same, and new ones. One whose TLS, or
+/// whose file's owner, group or mode is another keeps its socket, but not the connections on it: they were let in by other
+/// rules.
 fn opened(
     config: &Config,
     before: Option<&Parts>,
     handed: &HandedSockets,
     next: &mut Slot,
 ) -> Result<Vec<Open>, BindError> {
-    let mut earlier: Vec<(&Listener, &Open)> = before
-        .map_or_else(Vec::new, |before| before.config.server.listeners.iter().zip(&before.open).collect());
+    let mut earlier: Vec<(usize, &Listener)> =
+        before.map_or_else(Vec::new, |before| before.config.server.listeners.iter().enumerate().collect());
     let mut open: Vec<Option<Open>> = Vec::new();
-    for listener in &config.server.listeners {
-        let same = earlier.iter().position(|(earlier, _)| is_same_place(&earlier.bind, &listener.bind));
-        let kept = same.map(|index| earlier.swap_remove(index));
-        open.push(kept.map(|(earlier, one)| match earlier.tls == listener.tls {
-            true => one.clone(),
-            false => numbered(vec![one.bound.clone()], next).remove(0),
+    let mut changed = Vec::new();
+    for (index, listener) in config.server.listeners.iter().enumerate() {
+        let is_same = |(number, one): &(usize, &Listener)| {
+            is_same_place(&one.bind, &listener.bind)
+                // Several may be on a port that the system chooses: then it is by its routes that one is known.
+                && (!is_chosen_by_system(&listener.bind)
+                    || before.is_some_and(|before| {
+                        one.shared == listener.shared
+                            && routes_at(&before.config, *number).eq(routes_at(config, index))
+                    }))
+        };
+        let kept = earlier.iter().position(is_same).map(|at| earlier.remove(at));
+        open.push(kept.zip(before).map(|((number, earlier), before)| {
+            let one = &before.open[number];
+            if earlier.bind != listener.bind {
+                changed.push((one.bound.clone(), earlier.clone(), listener));
+            }
+            match earlier.tls == listener.tls && earlier.bind == listener.bind {
+                true => one.clone(),
+                false => numbered(vec![one.bound.clone()], next).remove(0),
+            }
         }));
     }
     let new: Vec<_> = config.server.listeners.iter().zip(&open).filter(|(_, open)| open.is_none()).collect();
     let new: Vec<_> = new.into_iter().map(|(listener, _)| listener.clone()).collect();
     let mut bound = numbered(server::bind(&new, handed)?, next).into_iter();
-    let open: Vec<_> = open.into_iter().filter_map(|one| one.or_else(|| bound.next())).collect();
-    for (listener, one) in config.server.listeners.iter().zip(&open) {
-        one.bound.give(listener)?;
+    for (done, (one, _, listener)) in changed.iter().enumerate() {
+        if let Err(error) = one.give(listener) {
+            for (one, earlier, _) in &changed[..=done] {
+                // What could be changed can be changed back.
+                let _ = one.give(earlier);
+            }
+            return Err(error);
+        }
     }
-    Ok(open)
+    Ok(open.into_iter().filter_map(|one| one.or_else(|| bound.next())).collect())
+}
+
+fn is_chosen_by_system(bind: &Bind) -> bool {
+    matches!(bind, Bind::Tcp(address) if address.port() == 0)
+}
+
+/// The names of the routes that have a listener of their own.
+fn routes_at(config: &Config, listener: usize) -> impl Iterator<Item = &str> {
+    let has = move |route: &&Route| route.matches.listeners.contains(&listener);
+    config.routes.iter().filter(has).map(|route| &*route.name)
 }
 
 fn is_same_place(a: &Bind, b: &Bind) -> bool {
@@ -255,9 +269,16 @@ fn claims(config: &Config, credentials: &Credentials) -> Vec<Option<Claimed>> {
         let credential = Arc::clone(credentials.get(route.credential?));
         // Enrolled, as the configuration names it.
         let named = route.account.as_ref().and_then(|account| credential.pool().claim(account).ok());
-        Some(Claimed { credential, claim: named.unwrap_or(Claim::any()) })
+        Some(Claimed { credential, claim: named.unwrap_or(Claim::any()), scope: scope_of(route) })
     };
     config.routes.iter().map(claim).collect()
+}
+
+/// Where a route's transactions are known: another upstream has others of the same number, and what began when more was
+/// allowed is none of a route that only reads.
+fn scope_of(route: &Route) -> Arc<str> {
+    let Upstream { tls, host, port, base_path, .. } = &route.upstream;
+    format!("{}\n{tls} {host} {port} {base_path}\n{}", route.name, route.read_only).into()
 }
 
 fn files_of(route: &Route) -> Vec<Option<Fingerprint>> {

@@ -20,6 +20,8 @@ pub enum Fixed {
     Workers,
     /// Whether there is a sandbox.
     Sandbox,
+    /// Where grants are kept: what one store has not taken yet, another would never get.
+    Store,
 }
 
 impl Fixed {
@@ -27,6 +29,9 @@ impl Fixed {
     pub fn between(before: &Config, next: &Config) -> Option<Self> {
         if before.server.workers != next.server.workers {
             return Some(Self::Workers);
+        }
+        if before.store != next.store {
+            return Some(Self::Store);
         }
         (before.server.sandbox != next.server.sandbox).then_some(Self::Sandbox)
     }
@@ -45,19 +50,22 @@ pub async fn reload(
     if let Some(fixed) = Fixed::between(app.config(), config) {
         return Err(ReloadError::Fixed(fixed));
     }
-    let steering = control.prepare(config).await.map_err(ReloadError::Start)?;
+    let steering = control.prepare(app, config).await.map_err(ReloadError::Start)?;
     app.swap(config).await.map_err(ReloadError::Start)?;
-    control.steer(app, config, steering, environment).await.map_err(ReloadError::Start)
+    control.steer(app, config, steering, environment);
+    Ok(())
 }
 
 impl std::fmt::Display for ReloadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Fixed(Fixed::Workers) => {
-                f.write_str("`server.workers` cannot change while it runs; restart it for that")
-            }
-            Self::Fixed(Fixed::Sandbox) => {
-                f.write_str("`server.sandbox` cannot change while it runs; restart it for that")
+            Self::Fixed(fixed) => {
+                let what = match fixed {
+                    Fixed::Workers => "`server.workers`",
+                    Fixed::Sandbox => "`server.sandbox`",
+                    Fixed::Store => "`store`",
+                };
+                write!(f, "{what} cannot change while it runs; restart it for that")
             }
             Self::Start(error) => f.write_str(&chain(error)),
         }

@@ -1,6 +1,7 @@
 //! `sidekey run`: serves until it is told to stop.
 
 use std::fmt::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,7 +71,9 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-    let mut watch = Watch::new(args.watch, &args.config, environment, config);
+    // Found once: another file that turns up, or this one while it is being written anew, is no other configuration.
+    let source = Source::find(args.config.config.as_deref(), environment);
+    let mut watch = Watch::new(args.watch, &source, config);
     let clock = Clock::system();
     let vault = vault_of(config, &clock).await?;
     let mut app = App::start_with(handed, config, &clock, vault)?;
@@ -112,13 +115,26 @@ async fn serve(
         };
         supervisor.iter().for_each(|supervisor| supervisor.reloading());
         watch.begins();
-        let taken_up = take_up(&args.config, environment, &mut app, &mut control).await;
+        let taken_up = tokio::select! {
+            biased;
+            _ = terminate.recv() => {
+                info!("told to terminate");
+                break;
+            }
+            _ = interrupt.recv() => {
+                info!("interrupted");
+                break;
+            }
+            taken_up = take_up(&source, environment, &mut app, &mut control) => taken_up,
+        };
+        let (text_files, taken_up) = taken_up;
         control.instance().reloaded(taken_up.is_ok());
         match &taken_up {
             Ok(()) => info!(configuration = app.config().origin, "reloaded"),
             Err(reason) => warn!("not reloaded, and the configuration before is in force: {reason}"),
         }
-        watch.looks_at(app.config());
+        let text_files = [&text_files[..], &app.config().text_files].concat();
+        watch.looks_at(&text_files);
         supervisor.iter().for_each(|supervisor| supervisor.serving());
         // Whoever asked may have gone.
         let _ = told.map(|told| told.send(taken_up));
@@ -145,25 +161,33 @@ async fn serve(
     }
 }
 
-/// Takes up the configuration as it is now.
+/// Takes up the configuration as it is now; with the files that it takes texts from.
 async fn take_up(
-    arg: &ConfigArg,
+    source: &Source,
+    environment: &Environment,
+    app: &mut App,
+    control: &mut Control,
+) -> (Vec<PathBuf>, Result<(), String>) {
+    match config::load(source, environment, LoadOptions::default()) {
+        Ok(loaded) => {
+            loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+            let files = loaded.config.text_files.clone();
+            (files, take_up_loaded(&loaded.config, source, environment, app, control).await)
+        }
+        Err(report) => (report.text_files.clone(), Err(report.to_string())),
+    }
+}
+
+async fn take_up_loaded(
+    config: &Config,
+    source: &Source,
     environment: &Environment,
     app: &mut App,
     control: &mut Control,
 ) -> Result<(), String> {
-    let source = Source::find(arg.config.as_deref(), environment);
-    let loaded = config::load(&source, environment, LoadOptions::default());
-    let config = match loaded {
-        Ok(loaded) => {
-            loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
-            loaded.config
-        }
-        Err(report) => return Err(report.to_string()),
-    };
     if let Some(sandbox) = sandbox() {
         let runtime = admin::runtime_folder(environment);
-        let needs = Needs::of(&config, &Surroundings::of(&source, environment, runtime));
+        let needs = Needs::of(config, &Surroundings::of(source, environment, runtime));
         sandbox.admits(&needs).map_err(|missing| {
             let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
             format!(
@@ -172,7 +196,7 @@ async fn take_up(
             )
         })?;
     }
-    reload(app, control, &config, environment).await.map_err(|error| error.to_string())
+    reload(app, control, config, environment).await.map_err(|error| error.to_string())
 }
 
 /// Where it listens and what each route does.

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::ConfigArg;
-use crate::config::{Config, Environment, Source};
+use crate::config::{Config, Source};
 use crate::secret::fingerprint::Fingerprint;
 
 /// How often the files are looked at. Looking, unlike being told, misses neither a renamed file nor a volume that swaps a
@@ -27,18 +26,18 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(on: bool, arg: &ConfigArg, environment: &Environment, config: &Config) -> Self {
+    pub(super) fn new(on: bool, source: &Source, config: &Config) -> Self {
         let looks = on.then(|| {
             let mut looks = interval(LOOK);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             looks
         });
-        let main = match Source::find(arg.config.as_deref(), environment) {
-            Source::File(path) => Some(path),
+        let main = match source {
+            Source::File(path) => Some(path.clone()),
             _ => None,
         };
         let mut watch = Self { looks, main, files: Vec::new(), known: Vec::new(), seen: Vec::new() };
-        watch.looks_at(config);
+        watch.looks_at(&config.text_files);
         watch
     }
 
@@ -48,9 +47,9 @@ impl Watch {
         self.seen.clone_from(&self.known);
     }
 
-    /// This configuration was read, and may be written in other files.
-    pub(super) fn looks_at(&mut self, config: &Config) {
-        let files: Vec<_> = self.main.iter().chain(&config.text_files).cloned().collect();
+    /// What was read is written in these files besides, whether it was taken up or not.
+    pub(super) fn looks_at(&mut self, text_files: &[PathBuf]) {
+        let files: Vec<_> = self.main.iter().chain(text_files).cloned().collect();
         let known = |path: &PathBuf| match self.files.iter().position(|before| before == path) {
             Some(index) => self.known[index].clone(),
             None => Fingerprint::of(path),

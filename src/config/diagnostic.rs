@@ -57,6 +57,8 @@ pub struct Report {
     pub errors: Vec<Diagnostic>,
     /// What was worth a warning besides.
     pub warnings: Vec<Diagnostic>,
+    /// Files that texts were taken from, or were to be: mended, they may mend it.
+    pub text_files: Vec<std::path::PathBuf>,
 }
 
 impl Report {
@@ -68,7 +70,7 @@ impl Report {
             message: message.into(),
             help: help.into(),
         };
-        Self { errors: vec![error], warnings: Vec::new() }
+        Self { errors: vec![error], warnings: Vec::new(), text_files: Vec::new() }
     }
 }
 
@@ -161,7 +163,7 @@ impl Collector {
                     let error = self.diagnostic(At::Whole, "cannot be used".into(), String::new());
                     self.errors.push(error);
                 }
-                Err(Report { errors: self.errors, warnings: self.warnings })
+                Err(Report { errors: self.errors, warnings: self.warnings, text_files: Vec::new() })
             }
         }
     }

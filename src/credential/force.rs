@@ -159,6 +159,8 @@ impl Parts<'_> {
 
 impl Recipe {
     fn of(config: &Config, id: CredentialId, accounts: Vec<Arc<str>>, vault: &Arc<Vault>) -> Self {
+        let mut accounts = accounts;
+        accounts.sort_unstable();
         let credential = config.credentials[id].clone();
         let tls = match &credential.kind {
             CredentialKind::ClientCredentials(grant) => Some(&grant.tls),

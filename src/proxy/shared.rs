@@ -61,6 +61,8 @@ pub struct Claimed {
     pub credential: Arc<InForce>,
     /// Which of its accounts, where callers name none.
     pub claim: Claim,
+    /// Where its transactions are known: the same in another configuration if they are.
+    pub scope: Arc<str>,
 }
 
 impl Claimed {

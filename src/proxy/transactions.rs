@@ -28,12 +28,12 @@ pub struct Transactions {
 
 #[derive(Debug, Default)]
 struct Shard {
-    /// By route and path: `/db/neo4j/query/v2/tx/ID`.
+    /// By the route's scope and the path: `/db/neo4j/query/v2/tx/ID`.
     open: HashMap<Key, Open>,
     opened: u64,
 }
 
-/// By name: it means the same in the next configuration.
+/// It means the same in the next configuration.
 type Key = (Arc<str>, Box<str>);
 
 #[derive(Debug)]
@@ -133,7 +133,7 @@ impl Transactions {
         let key = (Arc::clone(route), transaction.into());
         let mut shard = self.shard(&key);
         let Some(open) = shard.open.get(&key) else { return Ok(None) };
-        if open.caller.as_ref() != caller {
+        if caller.is_some() && open.caller.as_ref() != caller {
             return Err(Foreign);
         }
         // Another configuration may have given the route to another credential.

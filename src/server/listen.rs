@@ -104,6 +104,11 @@ impl Bound {
     /// [`BindError`] where the system does not let us.
     pub fn give(&self, listener: &Listener) -> Result<(), BindError> {
         let Bind::Unix { path, access } = &listener.bind else { return Ok(()) };
+        let Listening::Unix { file: Some((_, file)), .. } = &*self.listening else { return Ok(()) };
+        if identity(path) != *file {
+            // Somebody has removed it, or put something else there, which is none of ours.
+            return Ok(());
+        }
         let failed = |source: io::Error| BindError::new(self.address.clone(), source);
         give(path, access, &self.address)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(access.mode)).map_err(failed)

@@ -1,18 +1,18 @@
 //! What all connections of a worker are served with.
 
 use std::cell::{Cell, RefCell};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use crate::clock::ticker::Ticker;
 use crate::config::Limits;
 use crate::proxy::exchange::CallerLimits;
-use crate::proxy::{Proxy, Slot};
+use crate::proxy::{Proxy, Remains, Slot};
 
 /// One worker's, shared by its connections.
 pub(super) struct Service {
     proxy: RefCell<Rc<Proxy>>,
-    /// Those of earlier configurations on which requests may still run.
-    earlier: RefCell<Vec<Weak<Proxy>>>,
+    /// What of earlier configurations is still in use.
+    earlier: RefCell<Vec<Remains>>,
     pub(super) ticker: Rc<Ticker>,
     /// Are connections to end with the next answer on them?
     pub(super) leaving: Cell<bool>,
@@ -48,8 +48,8 @@ impl Service {
         let now = self.proxy();
         let before = self.proxy.replace(Rc::new(next(&now)));
         let mut earlier = self.earlier.borrow_mut();
-        earlier.retain(|proxy| proxy.strong_count() > 0);
-        earlier.push(Rc::downgrade(&before));
+        earlier.retain(|remains| !remains.is_gone());
+        earlier.push(before.remains());
         self.times.set(times);
         self.limits.set(limits);
         self.changed();
@@ -77,9 +77,20 @@ impl Service {
         self.draining.get() || self.proxy.borrow().shared().listener(slot).is_none()
     }
 
-    /// All proxies on which requests may run.
-    pub(super) fn proxies(&self) -> impl Iterator<Item = Rc<Proxy>> {
-        let earlier: Vec<_> = self.earlier.borrow().iter().filter_map(Weak::upgrade).collect();
-        std::iter::once(self.proxy()).chain(earlier)
+    /// As [`Proxy::sweep`], of what is in use of earlier ones as well.
+    pub(super) fn sweep(&self) {
+        self.proxy().sweep();
+        self.earlier.borrow().iter().for_each(Remains::sweep);
+    }
+
+    /// Is there anything to sweep?
+    pub(super) fn is_pending(&self) -> bool {
+        self.proxy().is_pending() || self.earlier.borrow().iter().any(Remains::is_pending)
+    }
+
+    /// What still runs is cut off.
+    pub(super) fn cuts_off(&self) {
+        self.proxy().cuts_off();
+        self.earlier.borrow().iter().for_each(Remains::cuts_off);
     }
 }

@@ -86,19 +86,19 @@ impl Worker {
         };
         // What is left then is cut off.
         let _ = tokio::time::timeout(self.settings.drain_timeout, drained).await;
-        service.proxies().for_each(|proxy| proxy.cuts_off());
+        service.cuts_off();
     }
 }
 
 /// Ticks while there is anything to time or to tell.
 async fn tick(service: Rc<Service>) {
     loop {
-        if !service.proxies().any(|proxy| proxy.is_pending()) {
+        if !service.is_pending() {
             service.ticker.wanted().await;
         }
         tokio::time::sleep(TICK).await;
         service.ticker.tick();
-        service.proxies().for_each(|proxy| proxy.sweep());
+        service.sweep();
     }
 }
 

@@ -1,4 +1,5 @@
 //! The page for people on the admin listener, and `sidekey status`, with the real binary.
+#![cfg(feature = "demo")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader};

@@ -177,13 +177,21 @@ async fn a_listener_that_is_gone_is_closed_and_the_others_stay() {
     eventually("the file's end", async || !path.exists()).await;
     kept.write_all(GET).await.unwrap();
     assert_eq!(read_reply(&mut kept).await.status, 200);
-    // It comes back, with another mode, which changes again in place.
+    // It comes back, with another mode, which changes again in place; whoever came in by the one before goes.
+    let mut let_in = None;
     for mode in [0o660, 0o600] {
         use std::os::unix::fs::PermissionsExt as _;
         running.swap(&two(&socket.replace("0600", &format!("0{mode:o}")))).await.unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
         eventually("its listener", async || path.exists()).await;
         assert_eq!(raw_unix(&path, GET).await.status, 200);
+        let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+        stream.write_all(GET).await.unwrap();
+        assert_eq!(read_reply(&mut stream).await.status, 200);
+        if let Some(mut before) = let_in.replace(stream) {
+            patiently("its end", before.read_to_end(&mut rest)).await.unwrap();
+            assert_eq!(rest, b"");
+        }
     }
     running.stop().await;
     assert!(!path.exists());
@@ -208,6 +216,59 @@ async fn a_configuration_that_cannot_be_run_changes_nothing() {
     assert!(matches!(refused, Err(StartError::Tls(_))), "{refused:?}");
     assert_eq!(get(running.addr, "/", &[]).await.text(), "one");
     running.stop().await;
+}
+
+#[tokio::test]
+async fn listeners_on_ports_that_the_system_chose_stay_their_routes() {
+    let (one, two) = two_upstreams().await;
+    let route = |name: &str, upstream: SocketAddr| {
+        format!(
+            "[route.{name}]\nlisten = \"127.0.0.1:0\"\nupstream = \"http://{upstream}\"\ncredential = false\n"
+        )
+    };
+    let (a, b) = (route("a", one.addr), route("b", two.addr));
+    let shared = open_route(one.addr, "");
+    let mut running = sidekey(&format!("{shared}{a}{b}"));
+    let [_, at_a, at_b] = running.addrs()[..] else { panic!("{:?}", running.addrs()) };
+    for text in [format!("{shared}{b}{a}"), format!("{shared}{b}"), format!("{shared}{a}{b}")] {
+        running.swap(&text).await.unwrap();
+        eventually("b", async || get(at_b, "/", &[]).await.text() == "two").await;
+        if let Ok(mut stream) = TcpStream::connect(at_a).await {
+            let _ = stream.write_all(GET).await;
+            let mut said = Vec::new();
+            let _ = tokio::time::timeout(Duration::from_millis(50), stream.read_to_end(&mut said)).await;
+            assert!(!String::from_utf8_lossy(&said).contains("two"), "a's port never leads to b");
+        }
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn the_limit_of_connections_is_the_new_ones() {
+    let one = upstream(OK).await;
+    let text = open_route(one.addr, "");
+    let mut running = sidekey(&text);
+    let limited = text.replace("[server]\n", "[server]\nmax_connections = 1\n");
+    running.swap(&limited).await.unwrap();
+    let mut first = TcpStream::connect(running.addr).await.unwrap();
+    first.write_all(GET).await.unwrap();
+    assert_eq!(read_reply(&mut first).await.status, 200);
+    assert_eq!(crate::support::raw(running.addr, GET).await.status, 503);
+    running.swap(&text).await.unwrap();
+    eventually("more", async || crate::support::raw(running.addr, GET).await.status == 200).await;
+}
+
+#[tokio::test]
+async fn what_began_when_more_was_allowed_is_no_part_of_a_route_that_only_reads() {
+    let (_neo4j, text) = graph().await;
+    let mut running = sidekey(&text(""));
+    let (transaction, affinity) = begin(&running).await;
+    let only_reads = text("").replace("provider = \"neo4j\"", "provider = \"neo4j\"\nread_only = true");
+    running.swap(&only_reads).await.unwrap();
+    let refused = call(&running, Method::POST, &transaction, &affinity).await;
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    let refused = call(&running, Method::POST, &format!("{transaction}/commit"), &affinity).await;
+    assert_eq!(refused.status, 403, "{}", refused.text());
 }
 
 /// A Neo4j with a login, and a configuration for it.
@@ -347,8 +408,13 @@ async fn what_is_refused_is_told_and_the_configuration_before_is_in_force() {
     let (status, said) = process.reload().await;
     assert_eq!(status, Some(2), "{said}");
     assert!(said.contains("`server.workers` cannot change while it runs"), "{said}");
+    process
+        .write(&format!("{text}[store]\ntype = \"file\"\npath = \"{}\"\n", process.folder.path().display()));
+    let (status, said) = process.reload().await;
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("`store` cannot change while it runs"), "{said}");
     let status = get(process.admin, "/status", &[]).await.json();
-    assert_eq!(status["reloads"]["refused"], 2, "{status}");
+    assert_eq!(status["reloads"]["refused"], 3, "{status}");
     assert_eq!(status["reloads"]["last_was_refused"], true, "{status}");
     process.says("ok").await;
 }
@@ -378,7 +444,13 @@ async fn a_changed_file_is_taken_up_by_itself_where_that_is_asked_for() {
     process.write("garbage");
     eventually("the refusal", async || process.log().contains("not reloaded")).await;
     process.says("two").await;
-    process.write(&open_route(one.addr, ""));
+    // What it names is not there yet; once it is, nothing else has to change.
+    let named = process.folder.path().join("upstream");
+    let text = open_route(one.addr, "");
+    let file = format!("upstream = {{ file = \"{}\" }}", named.display());
+    process.write(&text.replace(&format!("upstream = \"http://{}\"", one.addr), &file));
+    eventually("the refusal", async || process.log().matches("not reloaded").count() == 2).await;
+    private_file(named, &format!("http://{}", one.addr));
     process.says("one").await;
 }
 
