@@ -4,6 +4,7 @@
 mod access;
 pub mod addresses;
 mod answer;
+mod belonging;
 pub mod cors;
 mod counting;
 mod denial;
@@ -33,9 +34,10 @@ pub mod transactions;
 mod tunnel;
 mod upstream;
 mod verdict;
+mod worker;
 
 use std::cell::Cell;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -56,13 +58,11 @@ use self::read_only::Mode;
 use self::recording::Recorder;
 use self::report::{Reporter, Trouble};
 use self::request_body::RequestBody;
-use self::transactions::{Foreign, Opening, Step};
+use self::transactions::Step;
 use self::upstream::{On, SendError, UpstreamBody, Upstreams};
-use crate::clock::ticker::Ticker;
-use crate::config::{CallerId, ListenId, Provider, Route};
+use crate::config::{CallerId, Provider, Route};
 use crate::credential::Lease;
 use crate::telemetry::metrics::RejectionOutcome;
-use crate::tls::ListenerTls;
 
 pub use self::denial::{Rule, Whose};
 pub use self::error::ProxyError;
@@ -73,6 +73,7 @@ pub use self::rules::{Arrival, Entry, Plan, Refusal, Rules};
 pub use self::shared::{Claimed, Share, Shared, Slot};
 pub use self::tunnel::Tunnel;
 pub use self::upstream::UpstreamTls;
+pub use self::worker::Remains;
 
 /// One worker's proxy.
 #[derive(Debug)]
@@ -89,104 +90,7 @@ pub struct Proxy {
     max_running: usize,
 }
 
-/// What of an earlier proxy is still in use.
-#[derive(Debug)]
-pub struct Remains {
-    upstreams: Weak<Upstreams>,
-    recorder: Weak<Recorder>,
-}
-
-impl Remains {
-    /// Is nothing of it?
-    pub fn is_gone(&self) -> bool {
-        self.upstreams.strong_count() + self.recorder.strong_count() == 0
-    }
-
-    /// As [`Proxy::sweep`].
-    pub fn sweep(&self) {
-        self.upstreams.upgrade().iter().for_each(|upstreams| upstreams.sweep());
-        self.recorder.upgrade().iter().for_each(|recorder| recorder.sweep());
-    }
-
-    /// As [`Proxy::is_pending`].
-    pub fn is_pending(&self) -> bool {
-        self.upstreams.upgrade().is_some_and(|upstreams| upstreams.has_idle())
-            || self.recorder.upgrade().is_some_and(|recorder| recorder.is_pending())
-    }
-
-    /// As [`Proxy::cuts_off`].
-    pub fn cuts_off(&self) {
-        self.recorder.upgrade().iter().for_each(|recorder| recorder.cuts_off());
-    }
-}
-
 impl Proxy {
-    /// A worker's own proxy, with no upstream connections yet, for so many requests at once.
-    ///
-    /// `before`: the one that it follows, of which it takes over what stays the same.
-    pub fn new(
-        shared: Arc<Shared>,
-        ticker: &Rc<Ticker>,
-        share: Share,
-        requests: usize,
-        before: Option<&Self>,
-    ) -> Self {
-        let counter = Counter::new(&shared, share);
-        let earlier =
-            before.map(|before| (before.shared.rules.routes(), &*before.shared.tls, &*before.upstreams));
-        let upstreams = Upstreams::new(shared.rules.routes(), &shared.tls, ticker, share, &counter, earlier);
-        let refusals = shared.refusals.sheet(share.number);
-        let reporter = Reporter::new(&shared, Rc::clone(ticker), refusals);
-        let queue = shared.access_log.clone();
-        let recorder = queue.map(|queue| Recorder::new(&shared, queue, ticker));
-        let running = before.map(|before| Rc::clone(&before.running)).unwrap_or_default();
-        Self { shared, upstreams, reporter, counter, recorder, running, max_running: requests }
-    }
-
-    /// What all workers share.
-    pub fn shared(&self) -> &Shared {
-        &self.shared
-    }
-
-    /// TLS towards the callers of a listener, if it has any.
-    pub fn listener_tls(&self, listener: ListenId) -> Option<&ListenerTls> {
-        self.shared.listener_tls[listener].as_deref()
-    }
-
-    /// Does any route that can be reached at an open listener keep the case of header names?
-    pub fn keeps_header_case(&self, slot: Slot) -> bool {
-        self.shared.listener(slot).is_some_and(|listener| self.shared.rules.keeps_header_case(listener))
-    }
-
-    /// Closes upstream connections that have been idle for long, and tells what is still untold; for the worker's tick.
-    pub fn sweep(&self) {
-        self.upstreams.sweep();
-        self.reporter.sweep();
-        if let Some(recorder) = &self.recorder {
-            recorder.sweep();
-        }
-    }
-
-    /// Is there anything to sweep?
-    pub fn is_pending(&self) -> bool {
-        self.upstreams.has_idle()
-            || self.reporter.is_pending()
-            || self.recorder.as_ref().is_some_and(|recorder| recorder.is_pending())
-    }
-
-    /// What outlives it: bodies on their way still have these.
-    pub fn remains(&self) -> Remains {
-        let recorder = self.recorder.as_ref().map(Rc::downgrade);
-        Remains { upstreams: Rc::downgrade(&self.upstreams), recorder: recorder.unwrap_or_default() }
-    }
-
-    /// What still runs is cut off: the drain is over.
-    pub fn cuts_off(&self) {
-        if let Some(recorder) = &self.recorder {
-            recorder.cuts_off();
-        }
-    }
-
     /// Answers one request of a caller's connection: with the upstream's answer, or with one of sidekey's own.
     pub async fn serve(
         &self,
@@ -405,84 +309,6 @@ impl Proxy {
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         Ok(Response::from_parts(head, ResponseBody::own(Bytes::new(), exchange)))
-    }
-
-    /// The lease for a request: that of its transaction, else one of the pool's.
-    async fn lease(
-        &self,
-        claimed: &Claimed,
-        step: Step<'_>,
-        caller: Option<CallerId>,
-        account: Option<&HeaderValue>,
-    ) -> Result<Lease, ProxyError> {
-        let (pool, account) = (claimed.pool(), account.and_then(|account| account.to_str().ok()));
-        if let Step::Within { transaction, .. } = step {
-            let (name, transactions) = (self.name_of(caller), &self.shared.transactions);
-            if let Some(lease) = transactions.lease(&claimed.scope, transaction, name, &claimed.credential)?
-                // Somebody else's transaction is none of this caller's.
-                && account.is_none_or(|account| pool.account_of(&lease) == account)
-            {
-                return Ok(lease);
-            }
-        }
-        let claim = match account {
-            Some(account) => pool.claim_when_listed(account).await?,
-            None => claimed.claim,
-        };
-        Ok(pool.lease(claim).await?)
-    }
-
-    fn name_of(&self, caller: Option<CallerId>) -> Option<&Arc<str>> {
-        caller.map(|caller| self.shared.rules.callers().name(caller))
-    }
-
-    /// Keeps a caller from others' transactions: to the server, all callers are one, and it finds a transaction by its
-    /// number, however the rest of its path is spelled.
-    fn keep_apart(
-        &self,
-        claimed: Option<&Claimed>,
-        step: Step<'_>,
-        caller: Option<CallerId>,
-        path: &str,
-    ) -> Result<(), ProxyError> {
-        if transactions::is_disguised(path) {
-            let text =
-                "The path of a transaction has parameters, escapes or empty segments; send it without.";
-            return Err(ProxyError::BadRequest(text));
-        }
-        let is_within = matches!(step, Step::Within { .. });
-        if is_within && !self.is_of_here(claimed, step, caller) { Err(Foreign.into()) } else { Ok(()) }
-    }
-
-    /// Does a request belong to a transaction that its caller began on this route?
-    fn is_of_here(&self, claimed: Option<&Claimed>, step: Step<'_>, caller: Option<CallerId>) -> bool {
-        let (Step::Within { transaction, .. }, Some(claimed)) = (step, claimed) else { return false };
-        self.shared.transactions.knows(&claimed.scope, transaction, self.name_of(caller))
-    }
-
-    /// Keeps the record of open transactions by what the upstream answered.
-    fn note_transaction(
-        &self,
-        step: Step<'_>,
-        caller: Option<CallerId>,
-        status: StatusCode,
-        held: Option<(&Claimed, Option<Lease>)>,
-    ) -> Option<Opening> {
-        let (claimed, lease) = held?;
-        let transactions = &self.shared.transactions;
-        match step {
-            Step::Begins(path) if status.is_success() => {
-                let caller = self.name_of(caller);
-                Some(transactions.opening(&claimed.scope, path, caller, lease?, &claimed.credential))
-            }
-            Step::Within { transaction, ends } => {
-                if (ends && !status.is_server_error()) || status == StatusCode::NOT_FOUND {
-                    transactions.forget(&claimed.scope, transaction);
-                }
-                None
-            }
-            Step::Begins(_) | Step::Outside => None,
-        }
     }
 
     /// Sends a request; once more on another connection where the one it was given to turns out to be dead, or it was
