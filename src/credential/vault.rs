@@ -7,6 +7,8 @@
 
 mod changes;
 mod health;
+mod locks;
+mod news;
 mod presenting;
 
 use std::collections::HashMap;
@@ -15,7 +17,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use self::changes::Changes;
@@ -198,24 +199,6 @@ impl Vault {
         }
     }
 
-    /// The changes that somebody's login or logout makes, from here on.
-    pub(super) fn changes(&self) -> mpsc::UnboundedReceiver<Change> {
-        self.changed.hear()
-    }
-
-    /// Asks for another listing of all accounts in a while; many wishes are one.
-    pub(super) fn relist_later(self: &Arc<Self>) {
-        if self.relisting.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let vault = Arc::clone(self);
-        tokio::spawn(async move {
-            tokio::time::sleep(ROUND).await;
-            vault.relisting.store(false, Ordering::Release);
-            vault.changed.tell(&Change::Any);
-        });
-    }
-
     /// The state, as data.
     pub fn record(&self) -> VaultRecord {
         self.health.record(self.known().values().filter(|known| known.unsaved).count())
@@ -356,66 +339,6 @@ impl Vault {
         self.keep(key, grant)
     }
 
-    /// The lock on a grant, for so long that a fetch of `limit` surely fits; waits for it within reason.
-    ///
-    /// # Errors
-    /// [`VaultError::Contended`] when somebody has it for too long.
-    pub(super) async fn wait_for_lock(
-        &self,
-        key: &Key,
-        limit: Duration,
-    ) -> Result<Box<dyn Lock>, VaultError> {
-        let span = lock_span(limit);
-        let deadline = self.clock.now() + span + Duration::from_secs(1);
-        loop {
-            if let Some(lock) = self.try_lock(key, limit).await? {
-                return Ok(lock);
-            }
-            if self.clock.now() >= deadline {
-                return Err(VaultError::Contended);
-            }
-            tokio::time::sleep(LOCK_PAUSE.mul_f64(1.0 + fastrand::f64())).await;
-        }
-    }
-
-    /// The same, without waiting.
-    pub(super) async fn try_lock(
-        &self,
-        key: &Key,
-        limit: Duration,
-    ) -> Result<Option<Box<dyn Lock>>, VaultError> {
-        // Our own, kept while the grant was in memory alone, which it is not any more.
-        self.unpark(key).await;
-        let lock = self.backend.lock(key, lock_span(limit)).await;
-        match &lock {
-            Ok(_) => self.health.is_well(),
-            Err(error) => self.health.failed(error),
-        }
-        lock.map_err(VaultError::from)
-    }
-
-    /// Gives a lock back. It would end by itself, so that a failure costs no more than time.
-    pub(super) async fn give_back(&self, lock: Box<dyn Lock>) {
-        if let Err(error) = lock.release().await {
-            self.health.failed(&error);
-        }
-    }
-
-    /// The same, but for a grant whose newest state the store does not have yet: others would take an older one for it.
-    pub(super) async fn give_back_when_saved(&self, key: &Key, lock: Box<dyn Lock>) {
-        if !self.is_unsaved(key) {
-            return self.give_back(lock).await;
-        }
-        self.parked().insert(key.clone(), lock);
-    }
-
-    async fn unpark(&self, key: &Key) {
-        let parked = self.parked().remove(key);
-        if let Some(lock) = parked {
-            self.give_back(lock).await;
-        }
-    }
-
     async fn read_store(&self, key: &Key) -> Result<(Option<Grant>, u64), VaultError> {
         // That it can be read says nothing of writing.
         let read = self.backend.read(key).await.inspect_err(|error| self.health.failed(error))?;
@@ -474,57 +397,12 @@ impl Vault {
         }
     }
 
-    /// Tells the others; a failure is made good later. False: not yet.
-    async fn announce(&self) -> bool {
-        let told = self.backend.announce().await;
-        if let Err(error) = &told {
-            self.health.failed(error);
-            self.untold.store(true, Ordering::Release);
-        } else {
-            self.health.is_well();
-        }
-        told.is_ok()
-    }
-
-    async fn look_for_changes(&self) {
-        let mut seen = self.epoch.lock().await;
-        match self.backend.epoch().await {
-            Ok(epoch) => {
-                if seen.replace(epoch) != Some(epoch) {
-                    // The first look counts as well: what there is, is news.
-                    // Whoever listened is gone only when the process stops.
-                    self.changed.tell(&Change::Any);
-                }
-            }
-            Err(error) => self.health.failed(&error),
-        }
-    }
-
-    /// Tells this process's pool and all others of a login or logout.
-    async fn tell_all(&self, key: &Key) {
-        self.changed.tell(&Change::One(key.clone()));
-        let mut seen = self.epoch.lock().await;
-        if !self.announce().await {
-            return;
-        }
-        // Our own announcement is no news to us, where nobody else's fell between.
-        if let (Some(before), Ok(now)) = (*seen, self.backend.epoch().await)
-            && now == before + 1
-        {
-            *seen = Some(now);
-        }
-    }
-
     fn remembered(&self, key: &Key) -> Option<Grant> {
         self.known().get(key).map(|known| known.grant.clone())
     }
 
     fn is_unsaved(&self, key: &Key) -> bool {
         self.known().get(key).is_some_and(|known| known.unsaved)
-    }
-
-    fn parked(&self) -> MutexGuard<'_, HashMap<Key, Box<dyn Lock>>> {
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
@@ -537,11 +415,6 @@ async fn revoke(grant: &Grant, client: &OAuthClient) -> Result<bool, OAuthError>
         Some(token) => client.revoke(token).await,
         None => Ok(false),
     }
-}
-
-/// How long a lock is taken for: a fetch, what is written before and after, and time to notice that it is late.
-fn lock_span(limit: Duration) -> Duration {
-    limit * 2 + Duration::from_secs(2)
 }
 
 impl fmt::Debug for Vault {
