@@ -11,15 +11,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
-};
+use http::header::{HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde_json::Value;
 
 use super::report::Report;
+use crate::login::html;
 
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
@@ -42,16 +40,8 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 pub(super) fn page(status: &Value) -> Response<Full<Bytes>> {
     // Made by this very program, so it can be read.
     let report: Report = serde::Deserialize::deserialize(status).unwrap_or_default();
-    let mut response = Response::new(Full::new(Bytes::from(view::page(&report, STYLE, SCRIPT))));
-    *response.status_mut() = StatusCode::OK;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(CONTENT_SECURITY_POLICY, POLICY.clone());
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    headers.insert(
+    let mut response = html::answer(StatusCode::OK, view::page(&report, STYLE, SCRIPT), &POLICY);
+    response.headers_mut().insert(
         HeaderName::from_static("cross-origin-resource-policy"),
         HeaderValue::from_static("same-origin"),
     );
@@ -60,6 +50,8 @@ pub(super) fn page(status: &Value) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use http::header::CONTENT_SECURITY_POLICY;
+
     use super::*;
 
     #[test]

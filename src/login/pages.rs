@@ -7,15 +7,12 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
-};
+use http::header::{HeaderValue, LOCATION, REFERRER_POLICY};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
 use super::book::{Done, Useless};
-use super::html::Html;
+use super::html::{self, Html};
 use super::shell_word;
 
 /// An answer to a browser.
@@ -192,20 +189,12 @@ fn page(status: StatusCode, heading: &'static str, head: &str, body: Html) -> Pa
          <body><main><h1>{heading}</h1>\n{}</main></body></html>\n",
         body.markup()
     );
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(CONTENT_SECURITY_POLICY, POLICY.clone());
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    response
+    html::answer(status, text, &POLICY)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header::CONTENT_SECURITY_POLICY;
     use http_body_util::BodyExt as _;
 
     use super::*;
